@@ -1,1 +1,3 @@
-//! Placeholder until the first commit of this crate.
+//! The words and the laws of Outlast: here, the maths of schedules.
+
+pub mod schedule;
