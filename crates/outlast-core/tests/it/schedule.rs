@@ -1,5 +1,6 @@
 //! Schedules: what a spec says, when it ticks, and what becomes of missed ticks.
 
+mod missed;
 mod spec;
 mod ticks;
 mod vectors;
