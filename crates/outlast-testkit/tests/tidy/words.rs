@@ -56,8 +56,9 @@ fn each(tree: &Tree, breaks: fn(&Place<'_>) -> bool) -> Vec<Finding> {
         for (start, end) in identifiers(&file.code) {
             let place = Place { file, start, end };
             if breaks(&place) {
-                let word = place.word();
-                found.push(Finding::new(&file.path, place.line(), word, format!("{word} here")));
+                let line = place.line();
+                let shown = file.text.lines().nth(line - 1).unwrap_or_default().trim();
+                found.push(Finding::new(&file.path, line, place.word(), format!("`{shown}`")));
             }
         }
     }
