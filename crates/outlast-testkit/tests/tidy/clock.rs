@@ -49,7 +49,10 @@ fn is_timer(file: &File, at: usize) -> bool {
         let mut uses = file.code.lines().filter(|line| line.starts_with("use tokio::time::"));
         uses.any(|line| line.contains("Instant"))
     };
-    before.ends_with("tokio::time::Instant::") || before.ends_with(" Instant::") && imported()
+    let type_at = before.len().saturating_sub("Instant::".len());
+    let bare = rust::words(before, "Instant").last() == Some(&type_at)
+        && !before[..type_at].ends_with(':');
+    before.ends_with("tokio::time::Instant::") || bare && imported()
 }
 
 #[test]

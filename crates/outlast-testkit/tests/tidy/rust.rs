@@ -102,7 +102,7 @@ pub(crate) fn words(code: &str, word: &str) -> Vec<usize> {
 /// The end of the item whose head begins at `at`: behind its closing brace, or behind its semicolon.
 fn item_end(code: &str, at: usize) -> Option<usize> {
     let mut depth = 0;
-    for (i, byte) in code.bytes().enumerate().skip(at) {
+    for (i, byte) in (at..).zip(code[at..].bytes()) {
         match byte {
             b'(' | b'[' => depth += 1,
             b')' | b']' => depth -= 1,
@@ -117,7 +117,7 @@ fn item_end(code: &str, at: usize) -> Option<usize> {
 /// The brace that closes the one at `open`.
 fn closing(code: &str, open: usize) -> Option<usize> {
     let mut depth = 0;
-    for (i, byte) in code.bytes().enumerate().skip(open) {
+    for (i, byte) in (open..).zip(code[open..].bytes()) {
         match byte {
             b'{' => depth += 1,
             b'}' if depth == 1 => return Some(i),
