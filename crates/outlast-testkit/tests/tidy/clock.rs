@@ -68,7 +68,7 @@ fn a_clock_inside_core_or_a_script_is_found() {
         ("crates/outlast/src/clock.rs", core),
         (
             "crates/outlast-sqlite/src/wait.rs",
-            "use tokio::time::Instant;\nlet at = Instant::now();\n",
+            "use tokio::time::Instant;\nlet at = f(Instant::now());\n",
         ),
         ("crates/outlast-sqlite/src/row.rs", "use std::time::Instant;\nlet at = Instant::now();\n"),
         ("crates/outlast-sqlite/src/sql/claim.sql", "SELECT strftime('%s', 'NOW');\n"),

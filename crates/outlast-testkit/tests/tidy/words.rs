@@ -137,14 +137,14 @@ fn sleep(place: &Place<'_>) -> bool {
 
 fn has_no_bound(place: &Place<'_>) -> bool {
     // Behind the generics, if any are written out.
-    let call = match place.after().split_once(">(") {
-        Some((generics, _)) if generics.starts_with("::<") => &place.after()[generics.len() + 1..],
-        Some(_) | None => place.after(),
+    let call = || match place.after().strip_prefix("::<").and_then(|rest| rest.split_once(">(")) {
+        Some((generics, _)) => &place.after()[generics.len() + 4..],
+        None => place.after(),
     };
     match place.word() {
         "UnboundedSender" | "UnboundedReceiver" => true,
-        "unbounded" | "unbounded_channel" => call.starts_with('('),
-        "channel" => place.before().ends_with("mpsc::") && call.starts_with("()"),
+        "unbounded" | "unbounded_channel" => call().starts_with('('),
+        "channel" => place.before().ends_with("mpsc::") && call().starts_with("()"),
         _ => false,
     }
 }
