@@ -39,6 +39,7 @@ struct Inner {
     site: Option<Site>,
     home: Home,
     level: Durability,
+    archive_max: usize,
     epoch: String,
     writer: Writer,
     peek: Box<dyn Fn() + Send + Sync>,
@@ -64,7 +65,7 @@ impl SqliteBroker {
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, BrokerError> {
         let path = path.as_ref();
         if path == Path::new(":memory:") {
-            return Self::memory();
+            return Self::start(open::open_memory()?, None, None, Durability::Memory, &options);
         }
         let (conn, site) = open::open_file(path, &options)?;
         let gate = Gate::open(&site.beside(".lock"), site.options.busy_timeout)
@@ -73,7 +74,7 @@ impl SqliteBroker {
             Synchronous::Full => Durability::Synced,
             Synchronous::Normal => Durability::Accepted,
         };
-        Self::start(conn, Some(site), Some(gate), level)
+        Self::start(conn, Some(site), Some(gate), level, &options)
     }
 
     /// A database in memory, gone with its last clone: for tests.
@@ -81,7 +82,7 @@ impl SqliteBroker {
     /// # Errors
     /// If SQLite is too old or a thread cannot be started.
     pub fn memory() -> Result<Self, BrokerError> {
-        Self::start(open::open_memory()?, None, None, Durability::Memory)
+        Self::open(":memory:", Options::default())
     }
 
     fn start(
@@ -89,6 +90,7 @@ impl SqliteBroker {
         site: Option<Site>,
         gate: Option<Gate>,
         level: Durability,
+        options: &Options,
     ) -> Result<Self, BrokerError> {
         let epoch = open::epoch(&conn)
             .map_err(|error| error::from_sqlite("could not read the epoch", error))?;
@@ -102,7 +104,9 @@ impl SqliteBroker {
         let writer = Writer::start(conn, gate, live, Arc::clone(&hub))?;
         let peek = writer.peek();
         let watch = OnceLock::new();
-        let inner = Inner { site, home, level, epoch, writer, peek, readers, hub, watch };
+        let archive_max = options.archive_max;
+        let inner =
+            Inner { site, home, level, archive_max, epoch, writer, peek, readers, hub, watch };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -234,8 +238,11 @@ impl Broker for SqliteBroker {
         budget: SweepBudget,
     ) -> Result<Swept, BrokerError> {
         let queue = queue.clone();
-        let weight = budget.moves_max;
-        self.write("could not sweep", weight, move |tx| sweep::sweep(tx, &queue, now, budget)).await
+        let (weight, archive_max) = (budget.moves_max, self.inner.archive_max);
+        self.write("could not sweep", weight, move |tx| {
+            sweep::sweep(tx, &queue, now, budget, archive_max)
+        })
+        .await
     }
 
     async fn wait(

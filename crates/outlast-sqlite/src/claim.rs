@@ -11,6 +11,7 @@ use outlast_core::{
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
+use crate::enqueue::check_count;
 use crate::error::Fail;
 use crate::rows::{self, COLUMNS, Stored};
 use crate::session::{self, Arrived};
@@ -36,6 +37,7 @@ pub(crate) fn claim(
     now: Timestamp,
     want: &Want,
 ) -> Result<Claims, Fail> {
+    check_count("tasks_max", want.tasks_max, BATCH_TASKS_MAX)?;
     let q = tx.tally.open(tx.conn, queue)?;
     let taker = Taker { queue, q, qid: tx.tally.qid(q), now, token: want.token };
     match session::arrive(tx, q, stamp)? {
@@ -87,7 +89,7 @@ impl Taker<'_> {
         if tx.tally.row(self.q).paused_since.is_some() {
             return Ok((claims, record, Rest::Paused));
         }
-        let limit = want.tasks_max.min(BATCH_TASKS_MAX);
+        let limit = want.tasks_max;
         let mut room = Room { tasks: limit, bytes: want.bytes_max, taken: 0 };
         let promoted = sweep::promote(tx, self.queue, self.q, self.now, limit)?;
         let until = self.now.plus(want.lease);
@@ -196,18 +198,24 @@ impl Taker<'_> {
         if want.groups.is_empty() || tx.tally.row(self.q).count(TaskState::Aggregating) == 0 {
             return Ok(false);
         }
-        for ready in groups::ready(tx.conn, self.qid, &want.groups, self.now)? {
-            if room.tasks == 0 {
-                return Ok(true);
+        // Again and again: what is left of a large group may be ready too.
+        loop {
+            let ready = groups::ready(tx.conn, self.qid, &want.groups, self.now)?;
+            if ready.is_empty() {
+                return Ok(false);
             }
-            let Some((sid, group)) = self.make_set(tx, &ready, until, room, claims)? else {
-                return Ok(true);
-            };
-            record.sets.push(sid);
-            claims.push(Claim::Group(group));
-            room.tasks -= 1;
+            for ready in ready {
+                if room.tasks == 0 {
+                    return Ok(true);
+                }
+                let Some((sid, group)) = self.make_set(tx, &ready, until, room, claims)? else {
+                    return Ok(true);
+                };
+                record.sets.push(sid);
+                claims.push(Claim::Group(group));
+                room.tasks -= 1;
+            }
         }
-        Ok(false)
     }
 
     /// Makes one set, or `None` if not even its first member fits.

@@ -64,11 +64,15 @@ pub(crate) fn enqueue(
 
 /// Refuses a batch that is larger than any client makes one.
 pub(crate) fn check_size(count: usize) -> Result<(), BrokerError> {
-    if count > BATCH_TASKS_MAX {
-        let why = format!("batch of {count} items is too large: at most {BATCH_TASKS_MAX}");
-        return Err(BrokerError::rejected(why));
+    check_count("batch size", count.max(1), BATCH_TASKS_MAX)
+}
+
+/// Refuses a number that is zero or over its limit.
+pub(crate) fn check_count(what: &str, count: usize, most: usize) -> Result<(), BrokerError> {
+    if (1..=most).contains(&count) {
+        return Ok(());
     }
-    Ok(())
+    Err(BrokerError::rejected(format!("{what} {count} is out of range: give 1 to {most}")))
 }
 
 fn verdict(kept: Kept, level: Durability) -> EnqueueVerdict {

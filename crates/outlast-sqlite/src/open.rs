@@ -26,11 +26,18 @@ pub struct Options {
     pub synchronous: Synchronous,
     /// How long a write waits for other processes before it answers busy.
     pub busy_timeout: Duration,
+    /// Archived tasks kept per queue; sweeps delete the oldest beyond it (asynq keeps 10,000).
+    pub archive_max: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { create: true, synchronous: Synchronous::Full, busy_timeout: Duration::from_secs(5) }
+        Self {
+            create: true,
+            synchronous: Synchronous::Full,
+            busy_timeout: Duration::from_secs(5),
+            archive_max: 10_000,
+        }
     }
 }
 

@@ -41,14 +41,34 @@ pub(crate) fn look(conn: &Connection, name: &str) -> Result<Found, BrokerError> 
     }
     match u32::try_from(version) {
         Ok(version) if (1..=SCHEMA_VERSION).contains(&version) => Ok(Found::Version(version)),
-        _ => {
-            let what = format!(
-                "database {name} has schema version {version}, this program knows \
-                 {SCHEMA_VERSION}: it was written by a newer one, update this program"
-            );
-            Err(BrokerError::new(Kind::Misconfigured, what))
-        }
+        _ => Err(newer(name, version)),
     }
+}
+
+/// Why a file of a newer program is left alone.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it has schema version {found}, this program knows {SCHEMA_VERSION}: it was written by a newer \
+     one, update this program"
+)]
+struct Newer {
+    found: i64,
+}
+
+fn newer(name: &str, found: i64) -> BrokerError {
+    let what = format!("could not use database {name}");
+    BrokerError::new(Kind::Misconfigured, what).with_source(Newer { found })
+}
+
+/// Looks whether an open database still has the schema that this program knows.
+pub(crate) fn check(conn: &Connection) -> Result<(), BrokerError> {
+    let version = conn
+        .query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0))
+        .map_err(|error| from_sqlite("could not read the schema version", error))?;
+    if version == i64::from(SCHEMA_VERSION) {
+        return Ok(());
+    }
+    Err(newer(conn.path().unwrap_or(":memory:"), version))
 }
 
 /// Brings a file to [`SCHEMA_VERSION`] in one transaction. Another process may do the same at the same

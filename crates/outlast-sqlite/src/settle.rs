@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use outlast_core::limits::RESULT_BYTES_MAX;
 use outlast_core::{
     Attempt, NewTask, Outcome, QueueName, Reject, SettleVerdict, Settled, Settlement, Stamp,
     TaskState, Timestamp,
@@ -90,10 +91,6 @@ impl Settler<'_> {
         if let Some(set) = groups::find_set(tx.conn, self.qid, lease.id.as_str())? {
             return self.set(tx, &set, settlement);
         }
-        if let Outcome::Aggregated { .. } = settlement.outcome {
-            // The set was taken back, or it never was one: for its holder it is the same.
-            return Ok(Kept::LeaseLost);
-        }
         let Some(run) = find(tx.conn, self.qid, lease.id.as_str())? else {
             return Ok(Kept::LeaseLost);
         };
@@ -101,13 +98,19 @@ impl Settler<'_> {
             return Ok(Kept::LeaseLost);
         }
         match (run.state, &settlement.outcome) {
-            (TaskState::Active, outcome) => {
-                self.apply(tx, &run, lease.id.as_str(), outcome)?;
-                Ok(Kept::Applied)
-            }
+            (TaskState::Active, outcome) => match refusal(outcome) {
+                Some(why) => Ok(Kept::Rejected(why)),
+                None => {
+                    self.apply(tx, &run, lease.id.as_str(), outcome)?;
+                    Ok(Kept::Applied)
+                }
+            },
             // The token is still there only if a lost lease brought the task here, and nobody has
             // started it since.
-            (TaskState::Retry | TaskState::Archived, Outcome::Done { result }) => {
+            (TaskState::Retry | TaskState::Archived, outcome @ Outcome::Done { result }) => {
+                if let Some(why) = refusal(outcome) {
+                    return Ok(Kept::Rejected(why));
+                }
                 self.done(tx, &run, lease.id.as_str(), result.as_deref())?;
                 Ok(Kept::Adopted)
             }
@@ -123,7 +126,7 @@ impl Settler<'_> {
             Outcome::Archive { error } => self.archive(tx, run, error),
             Outcome::Revoke => self.revoke(tx, run, id),
             Outcome::Release => self.release(tx, run),
-            // Outcomes that core has and this broker does not know yet; refused before by `one`.
+            // Refused before.
             _ => Ok(()),
         }
     }
@@ -264,6 +267,24 @@ impl Settler<'_> {
             tx.tally.row(self.q).left(TaskState::Aggregating);
         }
         Ok(i64::try_from(members.len()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Why an outcome can become of no single task.
+fn refusal(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Done { result: Some(result) } if result.len() > RESULT_BYTES_MAX => {
+            let bytes = result.len();
+            Some(format!("result of {bytes} bytes is too large: at most {RESULT_BYTES_MAX}"))
+        }
+        Outcome::Aggregated { .. } => Some("a single task cannot be aggregated".to_owned()),
+        Outcome::Done { .. }
+        | Outcome::Retry { .. }
+        | Outcome::Snooze { .. }
+        | Outcome::Archive { .. }
+        | Outcome::Revoke
+        | Outcome::Release => None,
+        other => Some(format!("outcome {other:?} is unknown to this broker")),
     }
 }
 

@@ -8,7 +8,7 @@ use outlast_core::limits::{ARCHIVE_AGE, LOSSES_MAX, STATS_DAYS, SWEEP_MAX};
 use outlast_core::{QueueName, SweepBudget, Swept, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::enqueue::release_lock;
+use crate::enqueue::{check_count, release_lock};
 use crate::error::Fail;
 use crate::groups::{self, Set};
 use crate::tally::Q;
@@ -18,7 +18,7 @@ use crate::{housekeeping, moves, rows};
 /// What [`promote`] did.
 pub(crate) struct Promoted {
     pub(crate) moved: usize,
-    /// True if the limit was reached.
+    /// True if more is due than the limit allowed.
     pub(crate) more: bool,
 }
 
@@ -28,8 +28,10 @@ pub(crate) fn sweep(
     queue: &QueueName,
     now: Timestamp,
     budget: SweepBudget,
+    archive_max: usize,
 ) -> Result<Swept, Fail> {
-    let limit = budget.moves_max.clamp(1, SWEEP_MAX);
+    check_count("moves_max", budget.moves_max, SWEEP_MAX)?;
+    let limit = budget.moves_max;
     let mut more = housekeeping::sweep(tx, now, limit)?;
     let mut swept = Swept::default();
     let Some(q) = tx.tally.find(tx.conn, queue)? else {
@@ -42,8 +44,9 @@ pub(crate) fn sweep(
     }
     let promoted = promote(tx, queue, q, now, limit)?;
     swept.due = promoted.moved;
-    more |= promoted.more;
+    more |= promoted.moved >= limit;
     more |= sweeper.expire(tx, &mut swept)?;
+    more |= sweeper.trim(tx, archive_max, &mut swept)?;
     more |= sweeper.forget(tx.conn)?;
     swept.more = more;
     swept.next_due = next_due(tx.conn, sweeper.qid)?.map(Timestamp::from_millis);
@@ -66,7 +69,8 @@ pub(crate) fn promote(
         if tx.tally.row(q).count(state) > 0 {
             let mut select = tx.conn.prepare_cached(DUE)?;
             let qid = tx.tally.qid(q);
-            let bounds = params![qid, rows::code(state), now.as_millis(), limit.cast_signed()];
+            let one_more = limit.cast_signed().saturating_add(1);
+            let bounds = params![qid, rows::code(state), now.as_millis(), one_more];
             let rows = select.query_map(bounds, |row| {
                 Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(0)?, row.get(2)?, state))
             })?;
@@ -76,7 +80,7 @@ pub(crate) fn promote(
         }
     }
     due.sort_by_key(|(score, rid, _, _)| (*score, *rid));
-    let more = due.len() >= limit;
+    let more = due.len() > limit;
     due.truncate(limit);
     for (_, rid, group, from) in &due {
         promote_one(tx, q, now, *rid, group.as_deref(), *from)?;
@@ -188,7 +192,7 @@ impl Sweeper<'_> {
         };
         let now = self.now.as_millis();
         swept.recovered += 1;
-        if losses > i64::from(LOSSES_MAX) {
+        if losses >= i64::from(LOSSES_MAX) {
             swept.given_up += 1;
             tx.conn.prepare_cached(moves::LOSE_LAST)?.execute(params![lease.rid, now, error])?;
             tx.tally.row(self.q).moved(TaskState::Active, TaskState::Archived);
@@ -235,26 +239,41 @@ impl Sweeper<'_> {
             if tx.tally.row(self.q).count(state) == 0 {
                 continue;
             }
-            let gone = self.delete_until(tx, state, end)?;
+            let gone = self.delete_until(tx, state, end, self.limit)?;
             swept.deleted += gone;
             more |= gone >= self.limit;
         }
         Ok(more)
     }
 
-    /// Event::Expire.
+    /// Deletes the oldest archived tasks beyond the number that is kept; true if there are more.
+    fn trim(&self, tx: &mut Tx<'_>, kept: usize, swept: &mut Swept) -> Result<bool, Fail> {
+        let archived = tx.tally.row(self.q).count(TaskState::Archived);
+        let surplus = archived.saturating_sub(i64::try_from(kept).unwrap_or(i64::MAX));
+        if surplus <= 0 {
+            return Ok(false);
+        }
+        let most = usize::try_from(surplus).unwrap_or(usize::MAX).min(self.limit);
+        let gone = self.delete_until(tx, TaskState::Archived, Timestamp::MAX, most)?;
+        swept.deleted += gone;
+        Ok(gone >= self.limit)
+    }
+
+    /// Event::Expire, for at most `most` tasks.
     fn delete_until(
         &self,
         tx: &mut Tx<'_>,
         state: TaskState,
         end: Timestamp,
+        most: usize,
     ) -> Result<usize, Fail> {
         let expired = {
             let mut select = tx.conn.prepare_cached(
                 "SELECT rid, id, unique_key FROM task WHERE queue = ?1 AND state = ?2 \
                  AND score <= ?3 ORDER BY score, rid LIMIT ?4",
             )?;
-            let bounds = params![self.qid, rows::code(state), end.as_millis(), self.limit()];
+            let most = most.cast_signed() as i64;
+            let bounds = params![self.qid, rows::code(state), end.as_millis(), most];
             let rows = select.query_map(bounds, |row| {
                 Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get(2)?))
             })?;

@@ -17,6 +17,7 @@ use crate::gate::{Gate, Held};
 use crate::housekeeping::Rounds;
 use crate::hub::{Hub, News};
 use crate::live::Live;
+use crate::schema;
 use crate::tally::Tally;
 
 /// Verbs that wait for the writer before callers are made to wait: more would only be memory.
@@ -250,10 +251,11 @@ impl Thread {
         let Some(gate) = &mut self.gate else { return Ok(None) };
         match gate.enter() {
             Ok(Some(held)) => Ok(Some(held)),
-            Ok(None) => Err(Trouble::All(BrokerError::new(
-                Kind::Busy,
-                "could not begin a write: another process keeps the database locked",
-            ))),
+            Ok(None) => {
+                let what = "could not begin a write: another process keeps the database locked";
+                let source = std::io::Error::from(std::io::ErrorKind::WouldBlock);
+                Err(Trouble::All(BrokerError::new(Kind::Busy, what).with_source(source)))
+            }
             Err(error) => Err(Trouble::All(error::from_io("could not lock the write gate", error))),
         }
     }
@@ -262,6 +264,10 @@ impl Thread {
         execute(&self.conn, "BEGIN IMMEDIATE")
             .map_err(|e| Trouble::All(error::from_sqlite("could not begin a write", e)))?;
         let foreign = self.version_changed().map_err(Trouble::from)?;
+        if foreign {
+            // A newer program may have brought the file to its schema while we had it open.
+            schema::check(&self.conn).map_err(Trouble::All)?;
+        }
         let mut tx = Tx {
             conn: &self.conn,
             tally: Tally::default(),
@@ -284,14 +290,14 @@ impl Thread {
         Ok(news)
     }
 
-    /// True if another connection has committed since the last look.
+    /// True if another connection has committed since the last look. The first look cannot know.
     fn version_changed(&mut self) -> Result<bool, rusqlite::Error> {
         let version = self
             .conn
             .prepare_cached("PRAGMA data_version")?
             .query_row([], |row| row.get::<_, i64>(0))?;
         let before = self.version.replace(version);
-        Ok(before.is_some_and(|before| before != version))
+        Ok(before != Some(version))
     }
 
     fn look_around(&mut self) {

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::queries;
 use super::select::{self, At, Found, Walk};
-use crate::enqueue::release_lock;
+use crate::enqueue::{check_count, release_lock};
 use crate::error::Fail;
 use crate::rows::Stored;
 use crate::tally::Q;
@@ -33,7 +33,8 @@ pub(super) fn act(
     let from = At::parse(page.cursor.as_ref())?;
     let state = queries::check(select)?;
     check_payload(action)?;
-    let limit = page.limit.clamp(1, ACT_MAX);
+    check_count("page limit", page.limit, ACT_MAX)?;
+    let limit = page.limit;
     let Some(q) = tx.tally.find(tx.conn, queue)? else {
         let refused = select.ids.iter().map(|id| (id.clone(), Refusal::NotFound)).collect();
         return Ok(Acted { refused, ..Acted::default() });

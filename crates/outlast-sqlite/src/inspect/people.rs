@@ -10,6 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::select::At;
 use crate::beat;
+use crate::enqueue::check_count;
 use crate::error::Fail;
 use crate::writer::Tx;
 
@@ -79,7 +80,8 @@ pub(super) fn ticks(
     schedule: &ScheduleName,
     page: &PageRequest,
 ) -> Result<Page<TickRecord>, Fail> {
-    let limit = page.limit.clamp(1, PAGE_MAX);
+    check_count("page limit", page.limit, PAGE_MAX)?;
+    let limit = page.limit;
     let before = match &page.cursor {
         None => i64::MAX,
         Some(_) => At::parse(page.cursor.as_ref())?.key,

@@ -8,6 +8,7 @@ use outlast_core::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::select::{self, At, Found, Walk};
+use crate::enqueue::check_count;
 use crate::error::Fail;
 use crate::sweep;
 
@@ -109,12 +110,13 @@ pub(super) fn tasks(
     page: &PageRequest,
     now: Timestamp,
 ) -> Result<Page<TaskRecord>, Fail> {
+    check_count("page limit", page.limit, PAGE_MAX)?;
+    let limit = page.limit;
     let from = At::parse(page.cursor.as_ref())?;
     let Some(qid) = select::qid(conn, queue)? else {
         check(select)?;
         return Ok(Page { items: Vec::new(), next: None });
     };
-    let limit = page.limit.clamp(1, PAGE_MAX);
     let walk = Walk { queue, qid, select, limit, looks_max: LOOKS_MAX, now };
     let Found { tasks, next } = match (check(select)?, select.ids.is_empty()) {
         (Some(state), true) => walk.state(conn, state, from)?,
