@@ -53,6 +53,106 @@ macro_rules! conformance_list {
                 claimers_that_come_together_share_the_tasks_without_overlap
                 a_claim_leaves_other_queues_alone
             }
+            groups {
+                a_group_is_ready_after_a_calm_time
+                every_new_member_begins_the_calm_time_again
+                a_group_is_ready_when_its_oldest_member_waits_too_long
+                a_group_is_ready_at_its_size_and_never_taken_beyond_it
+                no_set_is_larger_than_the_limit_of_all_groups
+                the_first_policy_that_matches_a_group_counts
+                a_group_without_a_policy_waits
+                groups_do_not_mix
+                a_group_counts_as_one_of_the_tasks_that_are_wanted
+                tasks_and_groups_are_claimed_together
+                a_set_is_leased_and_its_members_stay_aggregating
+                members_that_come_after_the_claim_form_the_next_set
+                an_aggregated_set_becomes_one_task_in_one_step
+                the_task_that_stands_for_a_set_keeps_its_options
+                an_aggregated_set_gives_its_locks_back
+                aggregating_counts_no_run
+                a_set_whose_new_task_is_refused_stays_as_it_was
+                a_released_set_gives_its_members_back_in_their_order
+                a_set_can_only_be_aggregated_or_released
+                a_set_is_fenced_by_its_token
+                a_set_can_be_held_longer
+                an_abandoned_set_is_given_back_in_its_order
+                a_scheduled_member_joins_its_group_when_it_is_due
+                a_member_that_runs_by_hand_runs_alone_and_joins_again_on_retry
+                members_of_a_claimed_set_cannot_be_acted_on
+                finished_members_still_name_their_group
+                groups_are_listed_by_name_with_their_sizes
+                members_in_a_claimed_set_are_still_counted
+            }
+            lease {
+                a_lease_is_held_longer_counted_from_now
+                extending_again_at_the_same_moment_changes_nothing
+                holds_are_answered_one_by_one_in_order
+                an_empty_list_of_holds_is_answered
+                a_lease_that_ran_out_can_be_held_until_somebody_takes_it_back
+                a_lease_that_ran_out_settles_until_somebody_takes_it_back
+                a_lease_that_was_taken_back_cannot_be_held
+                progress_is_stored_and_shown_while_the_task_runs
+                done_without_a_result_keeps_the_progress
+                a_result_replaces_the_progress
+                progress_outlives_a_retry
+                a_lost_lease_is_not_an_attempt
+                a_lost_task_runs_again_soon_and_later_after_every_loss
+                a_task_that_loses_too_many_leases_is_archived
+                losses_are_not_forgotten_when_a_run_fails
+                a_late_success_of_a_lost_lease_is_adopted
+                a_late_success_without_retention_deletes_the_task
+                a_late_success_is_adopted_from_the_archive
+                a_late_success_is_not_adopted_twice
+                a_late_success_of_another_token_is_not_adopted
+                a_late_success_is_not_adopted_once_another_worker_runs_the_task
+                a_late_success_is_not_adopted_after_the_task_ran_and_failed_again
+                only_a_success_is_adopted
+                a_task_that_failed_cannot_be_made_a_success_afterwards
+                a_lost_task_that_was_run_by_hand_is_not_adopted
+            }
+            repeat {
+                an_enqueue_repeated_answers_as_the_first_time_and_stores_nothing
+                mixed_verdicts_are_repeated_as_they_were
+                an_enqueue_repeated_after_its_task_ran_does_not_run_it_again
+                an_enqueue_repeated_is_not_its_own_duplicate
+                a_batch_older_than_the_last_one_is_a_ghost
+                a_gap_is_applied_and_reported_as_a_loss
+                a_lane_that_the_broker_does_not_know_is_a_loss_after_zero
+                lanes_are_counted_each_for_itself
+                sessions_are_counted_each_for_itself
+                one_lane_carries_different_verbs_in_turn
+                a_claim_repeated_hands_out_the_same_tasks_and_claims_nothing_more
+                a_claim_repeated_leaves_out_what_has_been_settled
+                a_claim_repeated_leaves_out_what_was_taken_back
+                a_claim_that_found_nothing_finds_nothing_when_repeated
+                a_claimed_group_is_handed_out_again_when_the_claim_is_repeated
+                a_settlement_repeated_answers_as_the_first_time_and_counts_once
+                a_settlement_repeated_does_not_touch_the_next_run
+                mixed_settlements_are_repeated_as_they_were
+                a_rejected_batch_takes_no_number
+                a_repeat_is_known_on_every_connection
+                removing_a_queue_does_not_look_like_data_loss
+            }
+            sweep {
+                a_sweep_of_nothing_does_nothing
+                due_tasks_become_pending_in_the_order_of_their_times
+                retries_become_pending_when_they_are_due
+                a_sweep_goes_no_further_than_its_budget_and_says_that_there_is_more
+                each_kind_of_work_has_a_budget_of_its_own
+                a_lease_is_taken_back_at_its_end_and_not_before
+                recovery_can_be_withheld
+                aggregation_sets_are_withheld_with_the_leases
+                many_leases_are_taken_back_step_by_step
+                a_completed_task_is_deleted_when_its_retention_is_over
+                completed_tasks_are_deleted_step_by_step
+                an_archived_task_is_deleted_when_it_is_too_old_and_gives_its_lock_back
+                a_full_archive_loses_its_oldest_tasks
+                the_next_due_time_is_the_earliest_of_scheduled_and_retry
+                a_paused_queue_is_swept_all_the_same
+                a_sweep_of_one_queue_leaves_the_others_alone
+                a_budget_of_nothing_or_too_much_is_rejected
+                a_sweep_repeated_at_the_same_moment_does_nothing_more
+            }
             enqueue {
                 a_task_is_pending_with_the_defaults_of_asynq
                 a_pending_task_runs_next_now

@@ -17,7 +17,11 @@ pub mod words;
 
 pub mod claim;
 pub mod enqueue;
+pub mod groups;
+pub mod lease;
+pub mod repeat;
 pub mod settle;
+pub mod sweep;
 pub mod unique;
 
 pub use case::Case;

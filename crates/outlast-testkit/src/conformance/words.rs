@@ -195,3 +195,9 @@ pub fn tasks_of(claims: Claims) -> Vec<ClaimedTask> {
 pub fn ids_of(claimed: &[ClaimedTask]) -> Vec<&str> {
     claimed.iter().map(|claimed| claimed.task.id.as_str()).collect()
 }
+
+/// The ids of a set's members, in order.
+#[must_use]
+pub fn ids_of_group(group: &outlast_core::ClaimedGroup) -> Vec<&str> {
+    group.tasks.iter().map(|task| task.id.as_str()).collect()
+}
