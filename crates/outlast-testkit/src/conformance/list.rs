@@ -33,6 +33,55 @@ macro_rules! conformance_tests {
 macro_rules! conformance_list {
     ($($with:tt)*) => {
         $($with)*! {
+            act {
+                run_makes_a_task_of_any_waiting_or_finished_state_pending
+                archive_puts_away_a_task_of_any_state_but_active
+                delete_removes_a_task_of_any_state_but_active
+                cancel_is_for_active_tasks_only
+                only_the_payload_of_a_scheduled_task_can_be_set
+                a_task_that_is_not_there_is_not_found
+                a_task_that_is_run_by_hand_stands_behind_those_that_wait
+                a_completed_task_that_runs_again_is_no_longer_completed
+                an_archived_task_that_runs_again_keeps_its_history
+                archiving_by_hand_is_no_failure
+                the_last_member_that_is_taken_out_ends_its_group
+                the_payload_that_was_set_is_the_one_that_runs
+                several_ids_are_answered_together
+                a_whole_state_is_acted_on_step_by_step
+                an_action_that_leaves_tasks_where_they_are_ends_too
+                a_whole_state_that_refuses_changes_nothing_and_names_nobody
+                a_whole_group_is_acted_on_but_for_those_being_aggregated
+                a_selection_is_acted_on_and_nothing_else
+                acting_on_one_queue_leaves_the_others_alone
+            }
+            beat {
+                every_worker_gets_a_token_of_its_own
+                a_token_is_constant_for_the_life_of_its_worker
+                a_first_beat_that_is_repeated_hands_out_the_same_token
+                a_token_that_the_broker_has_forgotten_stays_its_workers
+                a_beat_of_nobody_gets_no_token
+                a_worker_is_shown_as_it_describes_itself
+                the_last_beat_counts
+                a_worker_whose_beat_no_longer_holds_is_not_listed
+                a_worker_that_is_gone_is_removed_at_once
+                a_command_reaches_its_worker_until_it_is_carried_out
+                commands_come_in_order_and_their_numbers_grow
+                a_command_reaches_nobody_else
+                nobody_can_be_told_who_is_not_there
+                a_cancel_reaches_the_worker_that_holds_the_lease
+                all_active_tasks_can_be_cancelled
+                a_scheduler_lists_what_it_would_enqueue
+                the_state_of_schedules_is_told_in_the_order_of_the_beat
+                a_schedule_that_nobody_mentions_any_more_is_not_listed
+                a_paused_schedule_is_listed_though_nobody_mentions_it
+                pausing_and_resuming_say_whether_it_was_so_already
+                ticks_of_a_pause_are_not_caught_up
+                a_tick_is_recorded_once_whoever_reports_it
+                a_tick_that_was_skipped_is_recorded_and_counts_as_the_last
+                a_late_report_of_an_early_tick_does_not_move_the_last_one_back
+                history_is_newest_first_in_pages_and_of_one_schedule
+                history_keeps_the_newest_ticks_up_to_its_limit
+            }
             claim {
                 tasks_are_claimed_in_the_order_in_which_they_came
                 a_claimed_task_is_active_and_shows_its_lease
@@ -52,6 +101,73 @@ macro_rules! conformance_list {
                 each_claim_sets_the_length_of_its_leases
                 claimers_that_come_together_share_the_tasks_without_overlap
                 a_claim_leaves_other_queues_alone
+            }
+            clock {
+                a_clock_that_goes_back_loses_no_task
+                a_task_claimed_by_an_earlier_clock_is_settled
+                an_early_clock_takes_nothing_before_its_time
+                a_task_that_is_pending_stays_so_when_the_clock_goes_back
+                a_lease_extended_by_an_earlier_clock_is_still_held
+                a_retry_in_the_past_is_due_at_once
+                a_run_counts_for_the_day_of_the_clock_that_reports_it
+                two_clocks_that_differ_share_one_queue
+                moments_before_the_epoch_and_far_away_are_kept
+                the_last_moment_there_is_does_no_harm
+                fractions_of_a_second_are_kept_as_far_as_they_are_stored
+            }
+            control {
+                a_pause_says_since_when_and_whether_it_was_so_already
+                a_queue_that_nobody_knows_can_be_paused_beforehand
+                a_paused_queue_accepts_tasks_and_takes_settlements
+                a_task_released_into_a_paused_queue_waits
+                groups_of_a_paused_queue_are_not_claimed
+                an_empty_queue_is_removed
+                a_queue_with_any_task_is_not_empty
+                a_queue_is_removed_with_its_tasks
+                a_queue_is_not_removed_while_a_task_runs
+                a_queue_that_nobody_knows_is_not_resumed_or_removed
+                controlling_one_queue_leaves_the_others_alone
+            }
+            enqueue {
+                a_task_is_pending_with_the_defaults_of_asynq
+                a_pending_task_runs_next_now
+                every_option_of_a_task_is_kept
+                a_deadline_alone_leaves_the_timeout_open
+                a_second_task_with_the_same_id_is_a_conflict
+                an_id_is_taken_in_every_state_and_free_after_the_task_is_gone
+                the_same_id_in_another_queue_is_another_task
+                the_same_id_twice_in_one_batch_is_stored_once
+                a_mixed_batch_is_answered_item_by_item_in_order
+                an_empty_batch_is_answered_and_takes_its_number
+                a_wrong_task_is_rejected_with_the_option_and_its_value
+                a_payload_over_the_limit_is_rejected_and_the_rest_is_stored
+                headers_come_back_as_they_were_given
+                an_empty_payload_is_an_empty_payload
+                a_payload_of_any_bytes_comes_back_unchanged
+                a_payload_of_one_mebibyte_comes_back_unchanged
+                names_of_all_scripts_and_lengths_are_kept
+                ids_that_differ_in_case_only_are_different
+                a_task_for_later_is_scheduled
+                a_due_time_that_has_come_is_now
+                a_task_of_a_group_waits_in_it
+                a_scheduled_task_of_a_group_waits_for_its_time_first
+                a_task_at_the_front_starts_before_all_that_wait
+                the_last_task_put_at_the_front_starts_first
+                a_place_at_the_front_means_nothing_to_a_task_for_later
+                a_batch_of_the_greatest_length_is_stored_in_order
+                batches_that_arrive_together_are_all_stored
+            }
+            errors {
+                a_broker_that_cannot_be_reached_is_unavailable
+                a_broker_that_does_not_answer_leaves_the_batch_ambiguous
+                a_broker_that_asks_for_patience_is_busy
+                a_broker_that_somebody_must_set_right_is_misconfigured
+                a_broker_that_cannot_read_its_data_is_corrupt
+                a_request_that_is_wrong_is_rejected_with_what_is_wrong
+                a_ghost_is_superseded
+                a_record_that_cannot_be_read_does_not_hold_up_the_others
+                a_broker_tells_its_home_and_its_health
+                the_epoch_is_that_of_the_data_on_every_connection
             }
             groups {
                 a_group_is_ready_after_a_calm_time
@@ -83,6 +199,39 @@ macro_rules! conformance_list {
                 groups_are_listed_by_name_with_their_sizes
                 members_in_a_claimed_set_are_still_counted
             }
+            inspect {
+                a_queue_in_which_nothing_was_ever_enqueued_is_unknown
+                a_queue_appears_with_the_first_task_that_it_accepts
+                a_queue_stays_known_when_its_last_task_is_gone
+                queues_are_listed_by_name
+                tasks_are_counted_by_state
+                the_age_of_a_queue_is_that_of_the_next_task_to_run
+                runs_are_counted_for_the_day_in_utc_and_for_ever
+                history_is_by_day_newest_first
+                pending_tasks_are_listed_in_the_order_in_which_they_will_run
+                active_tasks_are_listed_in_the_order_in_which_they_were_claimed
+                scheduled_and_retry_tasks_are_listed_by_their_due_times
+                archived_tasks_are_listed_by_the_time_of_their_archiving
+                completed_tasks_are_listed_by_the_end_of_their_retention
+                members_of_a_group_are_listed_in_the_order_in_which_they_joined
+                a_page_holds_no_more_than_its_limit_and_ends_without_a_cursor
+                paging_neither_repeats_nor_skips_when_tasks_leave_meanwhile
+                paging_shows_every_task_that_stays_when_others_come_in_front
+                pages_can_be_small_and_tasks_equal_in_time
+                tasks_are_selected_by_their_type_or_its_beginning
+                tasks_are_selected_by_text_in_their_payload_to_the_letter
+                tasks_are_selected_by_text_in_their_last_error
+                tasks_are_selected_by_the_time_of_their_acceptance
+                tasks_are_selected_by_their_group
+                tasks_are_selected_by_their_ids_in_whatever_state
+                what_is_selected_must_match_every_field
+                a_selection_is_paged_like_a_whole_state
+                a_selector_of_everything_is_rejected
+                a_page_of_nothing_or_too_much_is_rejected
+                a_cursor_that_no_broker_made_is_rejected
+                an_unknown_queue_is_looked_at_without_an_error
+                another_connection_sees_the_same
+            }
             lease {
                 a_lease_is_held_longer_counted_from_now
                 extending_again_at_the_same_moment_changes_nothing
@@ -110,6 +259,18 @@ macro_rules! conformance_list {
                 a_task_that_failed_cannot_be_made_a_success_afterwards
                 a_lost_task_that_was_run_by_hand_is_not_adopted
             }
+            limits {
+                a_batch_of_too_many_tasks_is_rejected_as_a_whole
+                a_batch_of_too_many_settlements_is_rejected_as_a_whole
+                a_batch_of_too_many_holds_is_rejected_as_a_whole
+                the_greatest_batch_of_every_verb_is_taken
+                the_greatest_page_sweep_and_action_are_taken
+                too_many_headers_or_bytes_in_them_are_rejected
+                options_that_asynq_could_not_store_are_rejected
+                every_lane_up_to_the_limit_can_be_used
+                history_goes_back_as_far_as_statistics_are_kept
+                many_tasks_are_enqueued_claimed_and_settled_to_the_last_one
+            }
             repeat {
                 an_enqueue_repeated_answers_as_the_first_time_and_stores_nothing
                 mixed_verdicts_are_repeated_as_they_were
@@ -132,55 +293,6 @@ macro_rules! conformance_list {
                 a_rejected_batch_takes_no_number
                 a_repeat_is_known_on_every_connection
                 removing_a_queue_does_not_look_like_data_loss
-            }
-            sweep {
-                a_sweep_of_nothing_does_nothing
-                due_tasks_become_pending_in_the_order_of_their_times
-                retries_become_pending_when_they_are_due
-                a_sweep_goes_no_further_than_its_budget_and_says_that_there_is_more
-                each_kind_of_work_has_a_budget_of_its_own
-                a_lease_is_taken_back_at_its_end_and_not_before
-                recovery_can_be_withheld
-                aggregation_sets_are_withheld_with_the_leases
-                many_leases_are_taken_back_step_by_step
-                a_completed_task_is_deleted_when_its_retention_is_over
-                completed_tasks_are_deleted_step_by_step
-                an_archived_task_is_deleted_when_it_is_too_old_and_gives_its_lock_back
-                a_full_archive_loses_its_oldest_tasks
-                the_next_due_time_is_the_earliest_of_scheduled_and_retry
-                a_paused_queue_is_swept_all_the_same
-                a_sweep_of_one_queue_leaves_the_others_alone
-                a_budget_of_nothing_or_too_much_is_rejected
-                a_sweep_repeated_at_the_same_moment_does_nothing_more
-            }
-            enqueue {
-                a_task_is_pending_with_the_defaults_of_asynq
-                a_pending_task_runs_next_now
-                every_option_of_a_task_is_kept
-                a_deadline_alone_leaves_the_timeout_open
-                a_second_task_with_the_same_id_is_a_conflict
-                an_id_is_taken_in_every_state_and_free_after_the_task_is_gone
-                the_same_id_in_another_queue_is_another_task
-                the_same_id_twice_in_one_batch_is_stored_once
-                a_mixed_batch_is_answered_item_by_item_in_order
-                an_empty_batch_is_answered_and_takes_its_number
-                a_wrong_task_is_rejected_with_the_option_and_its_value
-                a_payload_over_the_limit_is_rejected_and_the_rest_is_stored
-                headers_come_back_as_they_were_given
-                an_empty_payload_is_an_empty_payload
-                a_payload_of_any_bytes_comes_back_unchanged
-                a_payload_of_one_mebibyte_comes_back_unchanged
-                names_of_all_scripts_and_lengths_are_kept
-                ids_that_differ_in_case_only_are_different
-                a_task_for_later_is_scheduled
-                a_due_time_that_has_come_is_now
-                a_task_of_a_group_waits_in_it
-                a_scheduled_task_of_a_group_waits_for_its_time_first
-                a_task_at_the_front_starts_before_all_that_wait
-                the_last_task_put_at_the_front_starts_first
-                a_place_at_the_front_means_nothing_to_a_task_for_later
-                a_batch_of_the_greatest_length_is_stored_in_order
-                batches_that_arrive_together_are_all_stored
             }
             settle {
                 done_without_retention_deletes_the_task
@@ -205,6 +317,26 @@ macro_rules! conformance_list {
                 a_batch_of_settlements_is_answered_item_by_item_in_order
                 an_empty_batch_of_settlements_is_answered
                 a_task_cannot_be_aggregated_alone
+            }
+            sweep {
+                a_sweep_of_nothing_does_nothing
+                due_tasks_become_pending_in_the_order_of_their_times
+                retries_become_pending_when_they_are_due
+                a_sweep_goes_no_further_than_its_budget_and_says_that_there_is_more
+                each_kind_of_work_has_a_budget_of_its_own
+                a_lease_is_taken_back_at_its_end_and_not_before
+                recovery_can_be_withheld
+                aggregation_sets_are_withheld_with_the_leases
+                many_leases_are_taken_back_step_by_step
+                a_completed_task_is_deleted_when_its_retention_is_over
+                completed_tasks_are_deleted_step_by_step
+                an_archived_task_is_deleted_when_it_is_too_old_and_gives_its_lock_back
+                a_full_archive_loses_its_oldest_tasks
+                the_next_due_time_is_the_earliest_of_scheduled_and_retry
+                a_paused_queue_is_swept_all_the_same
+                a_sweep_of_one_queue_leaves_the_others_alone
+                a_budget_of_nothing_or_too_much_is_rejected
+                a_sweep_repeated_at_the_same_moment_does_nothing_more
             }
             unique {
                 a_duplicate_names_the_task_that_holds_the_lock
@@ -236,6 +368,23 @@ macro_rules! conformance_list {
                 a_task_refused_for_its_lock_or_id_uses_no_once_key
                 a_task_refused_for_its_once_key_leaves_no_lock
                 a_kept_task_that_runs_again_by_hand_takes_no_lock
+            }
+            wait {
+                a_waiter_wakes_for_a_task_that_comes_while_it_waits
+                a_waiter_wakes_for_a_task_from_another_connection
+                a_waiter_does_not_wait_for_work_that_is_there_already
+                a_waiter_does_not_wait_for_a_task_that_is_due_already
+                a_waiter_wakes_when_a_task_becomes_due
+                a_waiter_ends_when_its_time_is_over
+                a_waiter_is_not_woken_for_a_paused_queue
+                a_waiter_wakes_when_its_queue_is_resumed
+                a_waiter_names_only_queues_that_have_work
+                a_waiter_wakes_for_a_task_that_is_given_back
+                a_waiter_wakes_for_a_task_that_is_run_by_hand
+                a_waiter_wakes_for_a_command
+                a_waiter_is_not_woken_for_the_commands_of_others
+                a_waiter_that_is_dropped_leaves_nothing_behind
+                every_waiter_may_wake_but_one_claims
             }
         }
     };

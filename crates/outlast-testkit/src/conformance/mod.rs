@@ -15,14 +15,22 @@ pub mod fixture;
 mod list;
 pub mod words;
 
+pub mod act;
+pub mod beat;
 pub mod claim;
+pub mod clock;
+pub mod control;
 pub mod enqueue;
+pub mod errors;
 pub mod groups;
+pub mod inspect;
 pub mod lease;
+pub mod limits;
 pub mod repeat;
 pub mod settle;
 pub mod sweep;
 pub mod unique;
+pub mod wait;
 
 pub use case::Case;
 pub use fixture::{Differences, Fixture, Handle, Provoked, Skip, TtlClock};
