@@ -10,4 +10,6 @@
 
 pub mod conformance;
 pub mod fault;
+pub mod laws;
 pub mod model;
+pub mod random;

@@ -76,3 +76,9 @@ fn every_case_is_in_the_list() {
     assert_eq!(listed, written);
     assert!(listed.len() >= 300, "the suite has only {} cases", listed.len());
 }
+
+/// The comparison compares: the model does not differ from itself.
+#[test]
+fn the_model_agrees_with_itself_over_random_sequences() {
+    outlast_testkit::random::check(64, || async { ModelFixture::new() });
+}
