@@ -44,12 +44,10 @@ pub(crate) fn claim(
         Arrived::Repeat(record) => taker.repeat(tx, &record),
         Arrived::Apply(place) => {
             let (claims, record, rest) = taker.take(tx, want)?;
-            let record = if claims.is_empty() {
-                Vec::new()
-            } else {
-                serde_json::to_vec(&record).unwrap_or_default()
-            };
-            place.record(tx, now, &record)?;
+            // A claim that found nothing leaves no record: an idle worker writes nothing.
+            if !claims.is_empty() {
+                place.record(tx, now, &serde_json::to_vec(&record).unwrap_or_default())?;
+            }
             Ok(Claims { claims, rest, lost: place.lost })
         }
     }

@@ -283,6 +283,7 @@ macro_rules! conformance_list {
                 sessions_are_counted_each_for_itself
                 one_lane_carries_different_verbs_in_turn
                 a_claim_repeated_hands_out_the_same_tasks_and_claims_nothing_more
+                a_claim_that_found_nothing_leaves_no_record_and_its_number_is_used_again
                 a_claim_repeated_leaves_out_what_has_been_settled
                 a_claim_repeated_leaves_out_what_was_taken_back
                 a_claim_that_found_nothing_finds_nothing_when_repeated

@@ -142,6 +142,16 @@ pub async fn a_claim_repeated_hands_out_the_same_tasks_and_claims_nothing_more(c
     assert_eq!(c.ids(TaskState::Pending).await, ["c", "d"]);
 }
 
+pub async fn a_claim_that_found_nothing_leaves_no_record_and_its_number_is_used_again(c: &Case) {
+    let empty = claim(c, stamp(1, 0, 1), 0, 5).await.expect("answered");
+    assert!(empty.claims.is_empty(), "{empty:?}");
+    c.accept(t(1), [task("a")]).await;
+    let found = claim(c, stamp(1, 0, 1), 2, 5).await.expect("answered");
+    assert_eq!((found.claims.len(), found.lost), (1, None));
+    let again = claim(c, stamp(1, 0, 1), 3, 5).await.expect("answered");
+    assert_eq!(again.claims.len(), 1, "now it is a repeat");
+}
+
 pub async fn a_claim_repeated_leaves_out_what_has_been_settled(c: &Case) {
     c.accept(t(0), tasks(&["a", "b", "c"])).await;
     let first = tasks_of(claim(c, stamp(1, 0, 1), 1, 3).await.expect("answered"));

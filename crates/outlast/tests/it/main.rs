@@ -1,5 +1,7 @@
 //! The library as its users meet it, on the embedded broker in memory.
 
+#![expect(clippy::unwrap_used, reason = "a test that meets an error should stop right there")]
+
 mod cancel;
 mod client;
 mod compile;
