@@ -97,5 +97,11 @@ fn next_step(config: &Config) -> String {
         true => String::new(),
         false => config.queues.first().map(|q| format!(" --queue {}", q.name)).unwrap_or_default(),
     };
-    format!("try:  outlast task enqueue {task_type}{queue} --payload hello{options}\n      {look}")
+    let enqueue = format!("outlast task enqueue {task_type}{queue}");
+    // A type about files is best tried on the files that are here.
+    let first = match task_type.starts_with("file:") {
+        true => format!("find \"$PWD\" -type f | {enqueue} --from-lines --retention 24h{options}"),
+        false => format!("{enqueue} --payload hello{options}"),
+    };
+    format!("try:  {first}\n      {look}")
 }

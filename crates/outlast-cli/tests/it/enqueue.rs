@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use crate::home::Home;
+use crate::home::{Home, Running};
 
 #[test]
 fn every_option_is_stored() {
@@ -160,9 +160,8 @@ fn files_without_a_good_line_end_with_2_and_empty_ones_with_0() {
 fn a_receipt_is_printed_before_the_next_line_is_even_written() {
     let home = Home::empty();
     let mut command = home.command(&["task", "enqueue", "--file", "-", "--json"]);
-    let mut child = command.stdin(Stdio::piped()).spawn().expect("the program starts");
-    let mut stdin = child.stdin.take().expect("stdin is piped");
-    let mut running = crate::home::Running::from(child);
+    let mut running = Running::spawn(command.stdin(Stdio::piped()));
+    let mut stdin = running.child().stdin.take().expect("stdin is piped");
     for id in ["one", "two"] {
         stdin
             .write_all(format!("{{\"type\":\"t\",\"id\":\"{id}\"}}\n").as_bytes())

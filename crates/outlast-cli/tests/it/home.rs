@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -136,7 +136,7 @@ impl Home {
     pub(crate) fn start(&self, args: &[&str]) -> Running {
         let mut command = self.command(args);
         let log = std::fs::File::create(self.path("log")).expect("the folder can be written");
-        Running(command.stderr(log).spawn().expect("the program starts"))
+        Running::spawn(command.stderr(log))
     }
 }
 
@@ -167,55 +167,50 @@ impl Ran {
 }
 
 /// A program that runs; killed at the end of the test.
-pub(crate) struct Running(Child);
+pub(crate) struct Running {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
 
 impl Running {
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the program starts");
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        Self { child, stdout }
+    }
+
     /// The next line of its stdout.
     pub(crate) fn line(&mut self) -> String {
-        let stdout = self.0.stdout.as_mut().expect("stdout is piped");
-        let mut line = Vec::new();
-        // Byte by byte: what is behind the line stays for the next call.
-        for byte in stdout.bytes() {
-            match byte.expect("can be read") {
-                b'\n' => break,
-                byte => line.push(byte),
-            }
-        }
-        String::from_utf8(line).expect("prints text")
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("prints text");
+        line.trim_end().to_owned()
     }
 
     /// Sends a signal by its name.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([name, &self.0.id().to_string()]).status();
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status();
         assert!(sent.expect("kill is there").success());
     }
 
     /// Waits for its end; the exit code, or -1 after a signal.
     pub(crate) fn wait(&mut self) -> i32 {
-        self.0.wait().expect("can be waited for").code().unwrap_or(-1)
+        self.child.wait().expect("can be waited for").code().unwrap_or(-1)
     }
 
     pub(crate) fn child(&mut self) -> &mut Child {
-        &mut self.0
+        &mut self.child
     }
 
     /// The rest of its stdout.
     pub(crate) fn rest(&mut self) -> Vec<String> {
-        let stdout = self.0.stdout.take().expect("stdout is piped");
-        BufReader::new(stdout).lines().map(|line| line.expect("prints text")).collect()
+        self.stdout.by_ref().lines().map(|line| line.expect("prints text")).collect()
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // An error means that it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl From<Child> for Running {
-    fn from(child: Child) -> Self {
-        Self(child)
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }

@@ -58,7 +58,7 @@ fn only_the_queues_that_are_asked_for_are_served() {
 fn up_says_what_it_does_and_what_to_type_next_and_that_works() {
     let home = Home::empty();
     let script =
-        "[queues]\nfiles = 1\n[[handler]]\ntype = 'file:*'\ncommand = ['sh', '-c', 'cat > got']";
+        "[queues]\nfiles = 1\n[[handler]]\ntype = 'demo:*'\ncommand = ['sh', '-c', 'cat > got']";
     std::fs::create_dir(home.path("app")).expect("the folder can be written");
     home.write("app/my.toml", script);
     home.fifo("got");
