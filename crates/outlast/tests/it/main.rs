@@ -5,7 +5,6 @@
 mod cancel;
 mod client;
 mod compile;
-mod examples;
 mod groups;
 mod outcomes;
 mod schedule;
