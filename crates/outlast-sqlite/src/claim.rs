@@ -89,7 +89,8 @@ impl Taker<'_> {
         }
         let limit = want.tasks_max;
         let mut room = Room { tasks: limit, bytes: want.bytes_max, taken: 0 };
-        let promoted = sweep::promote(tx, self.queue, self.q, self.now, limit)?;
+        // As many as the largest claim takes, however small this one is: each is moved once anyway.
+        let promoted = sweep::promote(tx, self.queue, self.q, self.now, BATCH_TASKS_MAX)?;
         let until = self.now.plus(want.lease);
         let more_groups = self.take_groups(tx, want, until, &mut room, &mut claims, &mut record)?;
         self.take_tasks(tx, until, &mut room, &mut claims, &mut record)?;
