@@ -278,6 +278,7 @@ macro_rules! conformance_list {
                 an_enqueue_repeated_is_not_its_own_duplicate
                 a_batch_older_than_the_last_one_is_a_ghost
                 a_gap_is_applied_and_reported_as_a_loss
+                a_loss_is_reported_again_when_the_batch_is_repeated
                 a_lane_that_the_broker_does_not_know_is_a_loss_after_zero
                 lanes_are_counted_each_for_itself
                 sessions_are_counted_each_for_itself
