@@ -98,6 +98,13 @@ pub async fn a_gap_is_applied_and_reported_as_a_loss(c: &Case) {
     assert_eq!(c.ids(TaskState::Pending).await, ["a", "d", "e"]);
 }
 
+pub async fn a_loss_is_reported_again_when_the_batch_is_repeated(c: &Case) {
+    enqueue(c, stamp(1, 0, 1), 0, tasks(&["a"])).await.expect("answered");
+    let gap = enqueue(c, stamp(1, 0, 4), 1, tasks(&["d"])).await.expect("answered");
+    let again = enqueue(c, stamp(1, 0, 4), 2, tasks(&["d"])).await.expect("answered");
+    assert_eq!(gap, again, "if its first answer was lost, nobody has learned of the loss");
+}
+
 pub async fn a_lane_that_the_broker_does_not_know_is_a_loss_after_zero(c: &Case) {
     let lost = Some(Lost { after_seq: 0 });
     assert_eq!(enqueue(c, stamp(1, 0, 7), 0, tasks(&["a"])).await.expect("answered").lost, lost);
