@@ -54,16 +54,16 @@ impl Connection {
         }
     }
 
-    /// A connection to a broker of the caller's own making.
+    /// A connection to a broker of the caller's own making. `name` stands for its URL.
     pub fn custom<B: Broker + Inspect>(name: &str, broker: B) -> Self {
         let broker = Arc::new(broker);
-        Self {
-            inspect: broker.clone(),
-            broker,
-            clock: Clock::system(),
-            url: name.into(),
-            closer: Closer::Nothing,
-        }
+        Self::of_halves(name, broker.clone(), broker)
+    }
+
+    /// A connection whose two sides are different objects: for layers over a broker that leave the
+    /// inspection as it is.
+    pub fn of_halves(name: &str, broker: Arc<dyn Broker>, inspect: Arc<dyn Inspect>) -> Self {
+        Self { inspect, broker, clock: Clock::system(), url: name.into(), closer: Closer::Nothing }
     }
 
     /// The same broker seen with another clock: for tests.

@@ -17,37 +17,37 @@ use std::time::Duration;
 
 use outlast::{Connection, Result};
 
-pub use pickup::produce;
-pub use report::Figure;
+pub(crate) use pickup::produce;
+pub(crate) use report::Figure;
 
 /// Bytes of a task's payload: a small JSON object.
 const PAYLOAD_BYTES: usize = 200;
 
 /// How much to do.
 #[derive(Clone, Copy, Debug)]
-pub struct Size {
+pub(crate) struct Size {
     /// How long each rate is measured, roughly.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Tasks of the bulk and drain figures.
-    pub tasks: usize,
+    pub(crate) tasks: usize,
     /// Pickups that are timed.
-    pub pickups: usize,
+    pub(crate) pickups: usize,
     /// How long the idle worker is watched.
-    pub idle: Duration,
+    pub(crate) idle: Duration,
 }
 
 impl Size {
     /// Ends within a minute on a slow machine.
-    pub const QUICK: Size =
+    pub(crate) const QUICK: Size =
         Size { seconds: 1.0, tasks: 40_000, pickups: 100, idle: Duration::from_secs(3) };
     /// For figures to be quoted.
-    pub const FULL: Size =
+    pub(crate) const FULL: Size =
         Size { seconds: 5.0, tasks: 400_000, pickups: 1_000, idle: Duration::from_secs(20) };
 }
 
 /// Runs every figure in a folder of its own below `dir`, which is removed at the end; `each` gets the
 /// figures as they come.
-pub async fn run(
+pub(crate) async fn run(
     dir: &Path,
     size: Size,
     mut each: impl FnMut(&Figure),

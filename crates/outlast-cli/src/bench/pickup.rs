@@ -119,7 +119,7 @@ impl Drop for Producer {
 }
 
 /// The other process: says that it is ready, then enqueues a task for every line on standard input.
-pub async fn produce(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn produce(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
     println!("ready");
     let (lines, mut wanted) = mpsc::channel(1);
     std::thread::spawn(move || {

@@ -4,34 +4,34 @@ use serde::Serialize;
 
 /// A figure with its yardstick.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figure {
+pub(crate) struct Figure {
     /// Its name, such as `enqueue.bulk`.
-    pub figure: &'static str,
+    pub(crate) figure: &'static str,
     /// Its value.
-    pub value: f64,
+    pub(crate) value: f64,
     /// What the value counts.
-    pub unit: &'static str,
+    pub(crate) unit: &'static str,
     /// Broker and durability.
-    pub mode: &'static str,
+    pub(crate) mode: &'static str,
     /// Whether every task was counted exactly once; `None` where there are no tasks to count.
-    pub exact: Option<bool>,
+    pub(crate) exact: Option<bool>,
     /// What ran beside it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub against: Option<&'static str>,
+    pub(crate) against: Option<&'static str>,
     /// That one's value, in the same unit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub peer_value: Option<f64>,
+    pub(crate) peer_value: Option<f64>,
     /// Ours divided by that one's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub ratio: Option<f64>,
+    pub(crate) ratio: Option<f64>,
 }
 
 /// The durability of the embedded broker.
-pub const MODE: &str = "sqlite file, synchronous=FULL";
+pub(crate) const MODE: &str = "sqlite file, synchronous=FULL";
 
 impl Figure {
     /// A figure of ours that has no peer.
-    pub fn new(figure: &'static str, value: f64, unit: &'static str) -> Self {
+    pub(crate) fn new(figure: &'static str, value: f64, unit: &'static str) -> Self {
         let value = round(value);
         Self {
             figure,
@@ -47,14 +47,14 @@ impl Figure {
 
     /// With the result of counting every task.
     #[must_use]
-    pub fn exact(mut self, exact: bool) -> Self {
+    pub(crate) fn exact(mut self, exact: bool) -> Self {
         self.exact = Some(exact);
         self
     }
 
     /// With what ran beside it.
     #[must_use]
-    pub fn against(mut self, peer: &'static str, value: f64) -> Self {
+    pub(crate) fn against(mut self, peer: &'static str, value: f64) -> Self {
         self.against = Some(peer);
         self.peer_value = Some(round(value));
         self.ratio = Some(round(self.value / value));
@@ -62,7 +62,7 @@ impl Figure {
     }
 
     /// A figure of the machine itself.
-    pub fn yardstick(
+    pub(crate) fn yardstick(
         figure: &'static str,
         value: f64,
         unit: &'static str,

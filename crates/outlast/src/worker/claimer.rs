@@ -1,10 +1,11 @@
 //! Claims tasks while there is room: one call per queue fills every free slot.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outlast_core::broker::{Claim, ClaimedTask, Claims, Rest};
-use outlast_core::{Interest, QueueName, Want, limits, pick};
+use outlast_core::{Interest, Kind, QueueName, Stamp, Want, limits, pick};
 
 use super::executor;
 use super::life::Phase;
@@ -37,12 +38,15 @@ struct Round {
 pub(super) struct Claimer {
     shared: Arc<Shared>,
     lanes: Lanes,
+    /// Claims whose answer was lost, by queue: asked again under the same stamp, they hand out what
+    /// they had claimed.
+    unanswered: HashMap<usize, (Stamp, Want)>,
 }
 
 impl Claimer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         // One lane: a worker claims from a queue once at a time.
-        Self { shared, lanes: Lanes::new(1) }
+        Self { shared, lanes: Lanes::new(1), unanswered: HashMap::new() }
     }
 
     /// Claims until the phase is over.
@@ -84,17 +88,25 @@ impl Claimer {
     async fn claim(&mut self, index: usize, room: usize, round: &mut Round) {
         let shared = &self.shared;
         let queue = &shared.queues[index];
-        let Some(stamp) = self.lanes.stamp(&queue.name) else { return };
-        let want = Want {
-            token: shared.token,
-            tasks_max: room,
-            bytes_max: limits::BATCH_BYTES_MAX,
-            lease: shared.lease,
-            groups: queue.policies.clone(),
+        let Some((stamp, want)) = self.unanswered.remove(&index).or_else(|| {
+            let stamp = self.lanes.stamp(&queue.name)?;
+            let want = Want {
+                token: shared.token,
+                tasks_max: room,
+                bytes_max: limits::BATCH_BYTES_MAX,
+                lease: shared.lease,
+                groups: queue.policies.clone(),
+            };
+            Some((stamp, want))
+        }) else {
+            return;
         };
         let answer = shared.broker.claim(&queue.name, stamp, shared.clock.now(), &want).await;
         match &answer {
             Ok(claims) if claims.claims.is_empty() => self.lanes.empty(&queue.name, &stamp),
+            Err(error) if error.kind() == Kind::Ambiguous => {
+                self.unanswered.insert(index, (stamp, want));
+            }
             answer => self.lanes.back(&queue.name, &stamp, answer.as_ref().err()),
         }
         match answer {

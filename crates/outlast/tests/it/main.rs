@@ -5,6 +5,7 @@
 mod cancel;
 mod client;
 mod compile;
+mod faults;
 mod groups;
 mod outcomes;
 mod schedule;
