@@ -1,6 +1,6 @@
 //! What every broker of Outlast is held against: three oracles and the faults to try them with.
 //!
-//! 1. [`conformance`]: named cases, written once; [`conformance!`] runs them on any broker.
+//! 1. [`mod@conformance`]: named cases, written once; [`conformance!`] runs them on any broker.
 //! 2. [`model`]: an obvious broker in memory. It passes the cases, and [`random`] compares it with other
 //!    brokers over random sequences of verbs.
 //! 3. [`laws`]: what must hold of any recorded history, whatever happened.

@@ -11,7 +11,7 @@ use outlast_core::{
     TaskType, Timestamp, Unique, WorkerBeat, WorkerView,
 };
 
-/// How long a lease of [`Case::want`] holds, in seconds.
+/// How long a lease of [`Case::want`](super::Case::want) holds, in seconds.
 pub const LEASE: i64 = 30;
 
 /// The moment `seconds` after the suite's noon, 2026-11-24T12:00:00Z.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use outlast_core::state::{Event as Change, Next, next};
 use outlast_core::{
     Action, Claim, EnqueueVerdict, Extended, Hold, Lease, LeaseToken, NewTask, Outcome, QueueName,
-    SettleVerdict, Settlement, Stamp, TaskId, TaskState, Timestamp,
+    SettleVerdict, Settlement, Stamp, Swept, TaskId, TaskState, Timestamp,
 };
 
 use super::{Event, Violation};
@@ -79,15 +79,17 @@ impl Lives {
                     self.extended(queue, hold, *extended);
                 }
             }
-            Event::Sweep { now, swept } => {
-                self.expired += swept.deleted as u64;
-                self.given_up += swept.given_up as u64;
-                if swept.recovered + swept.reclaimed > 0 {
-                    let latest = self.recovered.entry(queue.clone()).or_insert(*now);
-                    *latest = (*latest).max(*now);
-                }
-            }
+            Event::Sweep { now, swept } => self.swept(queue, *now, swept),
             Event::ByHand { id, action } => self.by_hand(queue, id, action),
+        }
+    }
+
+    fn swept(&mut self, queue: &QueueName, now: Timestamp, swept: &Swept) {
+        self.expired += swept.deleted as u64;
+        self.given_up += swept.given_up as u64;
+        if swept.recovered + swept.reclaimed > 0 {
+            let latest = self.recovered.entry(queue.clone()).or_insert(now);
+            *latest = (*latest).max(now);
         }
     }
 

@@ -4,7 +4,7 @@
 //! compares them.
 //!
 //! Three things the traits leave to the broker, and what the model does:
-//! - Every state has one order. [`queue::Entry::place`] holds the number it is ordered by (position in
+//! - Every state has one order. `Entry::place` holds the number it is ordered by (position in
 //!   line, due time, time of archiving, expiry, time of joining); equal numbers go by id, as in asynq's
 //!   sorted sets.
 //! - Tasks that become due stand behind what is pending already, as in asynq.
