@@ -63,10 +63,19 @@ async fn finish(shared: &Shared, key: u64, run: &Run, outcome: Option<Outcome>) 
     let task = run.task();
     let lease = Lease { id: task.id.clone(), token: shared.token, until: run.deadline() };
     let queue = shared.queues.iter().position(|queue| queue.name == task.queue).unwrap_or(0);
-    shared.ended(key);
     let finished = Finished { key, queue, settlement: Settlement { lease, outcome } };
-    // The channel holds more than the books do; it only closes after the last executor.
-    let _ = shared.finished.send(finished).await;
+    hand_over(shared, finished).await;
+}
+
+/// Gives an outcome to the settler, and only then says that the run has ended: the settler closes its
+/// inbox when nothing runs any more, and what came later would be lost.
+async fn hand_over(shared: &Shared, finished: Finished) {
+    let key = finished.key;
+    // The channel holds more than the books do, so there is always room.
+    if shared.finished.send(finished).await.is_err() {
+        tracing::error!("an outcome came after the worker was flushed; its task runs again");
+    }
+    shared.ended(key);
 }
 
 /// Calls the handler and waits for its reply, its deadline or its cancellation.
@@ -227,9 +236,7 @@ pub(super) async fn run_group(shared: Arc<Shared>, key: u64, queue: usize, group
             Outcome::Release
         }
     };
-    shared.ended(key);
-    let finished = Finished { key, queue, settlement: Settlement { lease, outcome } };
-    let _ = shared.finished.send(finished).await;
+    hand_over(&shared, Finished { key, queue, settlement: Settlement { lease, outcome } }).await;
 }
 
 async fn aggregate(
