@@ -5,14 +5,23 @@ use serde_json::json;
 use crate::handlers::sh;
 use crate::home::Home;
 
+/// Looks at a process before it counts as alive: a signal has been sent, but on a busy machine it takes a
+/// while until its receiver is gone.
+const LOOKS_MAX: usize = 200_000;
+
 /// Whether the process whose number is in this file still runs. One that is dead but not yet reaped by
 /// whoever adopted it does not.
 fn runs(home: &Home, name: &str) -> bool {
     let pid = home.read(name);
     assert!(!pid.trim().is_empty(), "{name} holds a number");
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    let path = format!("/proc/{}/stat", pid.trim());
+    let state = || {
+        let stat = std::fs::read_to_string(&path).unwrap_or_default();
+        stat.rsplit(") ").next().and_then(|rest| rest.chars().next())
+    };
+    std::iter::repeat_with(state)
+        .take(LOOKS_MAX)
+        .all(|state| !matches!(state, None | Some('Z' | 'X')))
 }
 
 #[test]
