@@ -1,6 +1,7 @@
 //! The program `outlast`: reads the command line, runs the command, answers with an exit code.
 
 mod args;
+mod bench;
 mod commands;
 mod config;
 mod exit;

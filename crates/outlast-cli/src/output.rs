@@ -34,7 +34,7 @@ pub(crate) trait Row: Serialize {
 }
 
 /// How a command writes its answer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Table,
     Json,

@@ -137,7 +137,7 @@ impl SqliteBroker {
     /// Watches for other processes from the first waiter on; false if waiters have to poll.
     pub(crate) fn watch(&self) -> bool {
         let Some(site) = &self.inner.site else { return true };
-        let start = || Watch::start(&site.beside("-wal"), self.inner.writer.peek());
+        let start = || Watch::start(&site.beside(".lock"), self.inner.writer.peek());
         self.inner.watch.get_or_init(start).is_some()
     }
 

@@ -44,12 +44,10 @@ pub(crate) fn claim(
         Arrived::Repeat(record) => taker.repeat(tx, &record),
         Arrived::Apply(place) => {
             let (claims, record, rest) = taker.take(tx, want)?;
-            let record = if claims.is_empty() {
-                Vec::new()
-            } else {
-                serde_json::to_vec(&record).unwrap_or_default()
-            };
-            place.record(tx, now, &record)?;
+            // A claim that found nothing leaves no record: an idle worker writes nothing.
+            if !claims.is_empty() {
+                place.record(tx, now, &serde_json::to_vec(&record).unwrap_or_default())?;
+            }
             Ok(Claims { claims, rest, lost: place.lost })
         }
     }
@@ -91,7 +89,8 @@ impl Taker<'_> {
         }
         let limit = want.tasks_max;
         let mut room = Room { tasks: limit, bytes: want.bytes_max, taken: 0 };
-        let promoted = sweep::promote(tx, self.queue, self.q, self.now, limit)?;
+        // As many as the largest claim takes, however small this one is: each is moved once anyway.
+        let promoted = sweep::promote(tx, self.queue, self.q, self.now, BATCH_TASKS_MAX)?;
         let until = self.now.plus(want.lease);
         let more_groups = self.take_groups(tx, want, until, &mut room, &mut claims, &mut record)?;
         self.take_tasks(tx, until, &mut room, &mut claims, &mut record)?;

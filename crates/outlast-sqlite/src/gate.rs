@@ -9,7 +9,7 @@
 //! waits for the helper, with patience that ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -75,6 +75,15 @@ impl Gate {
         };
         if let Err(error) = done {
             tracing::warn!(%error, "could not unlock the write gate");
+        }
+    }
+
+    /// Tells the watchers of all processes that something was committed which creates work.
+    pub(crate) fn ring(&self) {
+        let rung = (&self.own).seek(SeekFrom::Start(0)).and_then(|_| (&self.own).write(b"."));
+        if let Err(error) = rung {
+            // The others look by themselves within a second.
+            tracing::warn!(%error, "could not ring for other processes");
         }
     }
 

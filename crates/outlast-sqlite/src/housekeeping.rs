@@ -51,15 +51,17 @@ pub(crate) fn sweep(tx: &mut Tx<'_>, now: Timestamp, limit: usize) -> Result<boo
     if is_due(&mut tx.rounds.looked_at, at, LOOK_EVERY_MS)
         && let Some(live) = tx.live
     {
-        find_dead(tx.conn, live, at)?;
-        if is_due(&mut tx.rounds.tidied_at, at, TIDY_EVERY_MS) {
-            tidy(tx.conn, live)?;
-        }
+        find_dead(tx.conn, live)?;
     }
     if !is_due(&mut tx.rounds.forgot_at, at, FORGET_EVERY_MS) {
         return Ok(false);
     }
     forget_workers(tx.conn, at)?;
+    if is_due(&mut tx.rounds.tidied_at, at, TIDY_EVERY_MS)
+        && let Some(live) = tx.live
+    {
+        tidy(tx.conn, live)?;
+    }
     tx.conn.prepare_cached("DELETE FROM command WHERE expires <= ?1")?.execute([at])?;
     let old = now.minus(std::time::Duration::from_secs(u64::from(STATS_DAYS) * 86_400));
     tx.conn
@@ -70,7 +72,7 @@ pub(crate) fn sweep(tx: &mut Tx<'_>, now: Timestamp, limit: usize) -> Result<boo
 }
 
 /// Marks the workers whose process is gone. Their leases are taken back by the sweeps of the queues.
-fn find_dead(conn: &Connection, live: &Live, _now: i64) -> Result<(), Fail> {
+fn find_dead(conn: &Connection, live: &Live) -> Result<(), Fail> {
     let mut select = conn.prepare_cached(
         "SELECT DISTINCT instance FROM worker WHERE instance IS NOT NULL AND dead = 0",
     )?;

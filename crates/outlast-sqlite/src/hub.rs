@@ -52,8 +52,13 @@ impl News {
         self.commands.push(token);
     }
 
+    /// True if other processes may have something to do because of it.
+    pub(crate) fn is_for_others(&self) -> bool {
+        !self.queues.is_empty() || !self.commands.is_empty()
+    }
+
     fn is_empty(&self) -> bool {
-        self.queues.is_empty() && self.commands.is_empty() && !self.foreign
+        !self.is_for_others() && !self.foreign
     }
 }
 

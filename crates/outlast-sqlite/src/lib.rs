@@ -11,7 +11,7 @@
 //!       │ gate (flock) between       │
 //!       │ processes                  │
 //!   ┌───▼────────────────────────────▼─┐
-//!   │ SQLite: WAL, synchronous = FULL  │── log changed ──► watch ──► waiters
+//!   │ SQLite: WAL, synchronous = FULL  │── the gate's bell ──► watch ──► waiters
 //!   └──────────────────────────────────┘
 //! ```
 //!

@@ -1,11 +1,12 @@
 //! Opening a database: the options, the pragmas and their order, the checks before anything is touched.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use outlast_core::{BrokerError, Kind};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, MAIN_DB, OpenFlags};
 
 use crate::error::{from_io, from_sqlite};
 use crate::schema::{self, Found};
@@ -26,6 +27,9 @@ pub struct Options {
     pub synchronous: Synchronous,
     /// How long a write waits for other processes before it answers busy.
     pub busy_timeout: Duration,
+    /// How large the file may grow; a write that needs more answers busy, until something is deleted.
+    /// `None`: as large as the disk allows.
+    pub bytes_max: Option<u64>,
     /// Archived tasks kept per queue; sweeps delete the oldest beyond it (asynq keeps 10,000).
     pub archive_max: usize,
 }
@@ -36,6 +40,7 @@ impl Default for Options {
             create: true,
             synchronous: Synchronous::Full,
             busy_timeout: Duration::from_secs(5),
+            bytes_max: None,
             archive_max: 10_000,
         }
     }
@@ -87,10 +92,15 @@ pub(crate) fn open_file(path: &Path, options: &Options) -> Result<(Connection, S
     let name = path.display().to_string();
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, options.create);
-    let conn = Connection::open_with_flags(path, flags)
-        .map_err(|error| from_sqlite(&format!("could not open {name}"), error))?;
+    let conn =
+        Connection::open_with_flags(path, flags).map_err(|error| cannot_open(path, error))?;
     conn.busy_timeout(options.busy_timeout)
         .map_err(|error| from_sqlite(&format!("could not open {name}"), error))?;
+    if conn.is_readonly(MAIN_DB).unwrap_or(false) {
+        // SQLite falls back to reading a file that it may not write.
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        return Err(from_io(&format!("could not open {name} for writing"), denied));
+    }
     let found = look_gently(&conn, &name)?;
     // Symbolic links and relative names of one file must lead to one lock file.
     let file =
@@ -98,6 +108,22 @@ pub(crate) fn open_file(path: &Path, options: &Options) -> Result<(Connection, S
     let site = Site { file, options: *options };
     prepare(&conn, found, &site)?;
     Ok((conn, site))
+}
+
+/// SQLite says only that it cannot open a file; the system says why.
+fn cannot_open(path: &Path, error: rusqlite::Error) -> BrokerError {
+    let what = format!("could not open {}", path.display());
+    let tried = std::fs::OpenOptions::new().read(true).write(true).open(path);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = std::fs::metadata(folder.unwrap_or(Path::new(".")));
+    match (tried, folder) {
+        (Err(denied), _) if denied.kind() != io::ErrorKind::NotFound => from_io(&what, denied),
+        // The folder is there and the file cannot be made in it: nobody may write there.
+        (Err(_), Ok(folder)) if folder.permissions().readonly() => {
+            from_io(&what, io::Error::from(io::ErrorKind::PermissionDenied))
+        }
+        _ => from_sqlite(&what, error),
+    }
 }
 
 /// Looks at the file; one that is not ours is left exactly as it is, its log included.
@@ -123,16 +149,21 @@ fn prepare(conn: &Connection, found: Found, site: &Site) -> Result<(), BrokerErr
         let what = format!("database {name} cannot use a write-ahead log, only {mode}");
         return Err(BrokerError::new(Kind::Misconfigured, what));
     }
-    tune(conn, site.options.synchronous).map_err(failed)?;
+    tune(conn, &site.options).map_err(failed)?;
     if found != Found::Version(schema::SCHEMA_VERSION) {
         schema::migrate(conn, &name)?;
     }
     Ok(())
 }
 
-fn tune(conn: &Connection, synchronous: Synchronous) -> rusqlite::Result<()> {
+fn tune(conn: &Connection, options: &Options) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    conn.execute_batch(match synchronous {
+    if let Some(bytes) = options.bytes_max {
+        let page: i64 = conn.query_row("PRAGMA page_size", [], |row| row.get(0))?;
+        let pages = (bytes / page.max(1).unsigned_abs()).clamp(1, u64::from(u32::MAX - 1));
+        conn.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+    }
+    conn.execute_batch(match options.synchronous {
         Synchronous::Full => "PRAGMA synchronous = FULL",
         Synchronous::Normal => "PRAGMA synchronous = NORMAL",
     })?;

@@ -16,6 +16,10 @@ use crate::{sweep, watch};
 /// shall not cost this process more than a fraction of a core.
 const LOOK_EVERY: Duration = Duration::from_millis(4);
 
+/// The longest sleep between two looks: a process that is killed between its commit and its ring tells
+/// nobody.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
 /// What a look has found.
 #[derive(Debug, Default)]
 struct Seen {
@@ -45,16 +49,17 @@ pub(crate) async fn wait(
             .next
             .as_ref()
             .map(|(at, _)| Timestamp::from_millis(*at).since(now).saturating_sub(began.elapsed()));
-        let sleep = until_due.map_or(left, |due| due.min(left));
+        let sleep = until_due.unwrap_or(SLEEP_MAX).min(SLEEP_MAX).min(left);
         match rest(broker, &waiter, sleep, watched).await {
             Rested::Told(woke) => return Ok(woke),
             // Looking too often is what a busy neighbour would make us do.
             Rested::Look => tokio::time::sleep_until(looked + LOOK_EVERY.min(left)).await,
-            Rested::Over if sleep == left => return Ok(Woke::default()),
-            Rested::Over => {
+            Rested::Over if until_due.is_some_and(|due| due == sleep) => {
                 let queues = seen.next.into_iter().map(|(_, queue)| queue).collect();
                 return Ok(Woke { queues, commands: false });
             }
+            Rested::Over if sleep == left => return Ok(Woke::default()),
+            Rested::Over => {}
         }
     }
 }

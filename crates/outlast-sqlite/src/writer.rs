@@ -241,6 +241,9 @@ impl Thread {
             let _ = self.conn.execute_batch("ROLLBACK");
         }
         if let (Some(gate), Some(held)) = (&self.gate, held) {
+            if result.as_ref().is_ok_and(News::is_for_others) {
+                gate.ring();
+            }
             gate.leave(held);
         }
         self.hub.publish(&result?);

@@ -7,8 +7,9 @@ use outlast::{Client, RawPayload, TaskRequest, Worker};
 #[tokio::main]
 async fn main() -> outlast::Result<()> {
     let client = Client::open("sqlite::memory:").await?;
-    let mut requests: Vec<TaskRequest> =
-        (0..10_000).map(|n: u32| TaskRequest::raw("square", n.to_string()).queue("numbers")).collect();
+    let mut requests: Vec<TaskRequest> = (0..10_000)
+        .map(|n: u32| TaskRequest::raw("square", n.to_string()).queue("numbers"))
+        .collect();
     requests.push(TaskRequest::raw("square", "x").queue("  "));
 
     let receipts = client.enqueue_all(requests).await?;

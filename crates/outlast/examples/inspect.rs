@@ -9,7 +9,8 @@ async fn main() -> outlast::Result<()> {
     let client = Client::open("sqlite::memory:").await?;
     let inspector = client.inspector();
     let queue = QueueName::new("mail")?;
-    let requests = (0..2500).map(|n| TaskRequest::raw("mail:send", format!("user {n}")).queue("mail"));
+    let requests =
+        (0..2500).map(|n| TaskRequest::raw("mail:send", format!("user {n}")).queue("mail"));
     client.enqueue_all(requests.collect()).await?;
 
     // Some of them, by what is in the payload; in steps that hold up nobody.
@@ -20,7 +21,10 @@ async fn main() -> outlast::Result<()> {
 
     inspector.pause(&queue).await?;
     let stats = inspector.queue(&queue).await?;
-    println!("{} pending, {} archived, paused {:?}", stats.pending, stats.archived, stats.paused_since);
+    println!(
+        "{} pending, {} archived, paused {:?}",
+        stats.pending, stats.archived, stats.paused_since
+    );
 
     // Page by page.
     let mut page = PageRequest::first(1000);

@@ -21,7 +21,8 @@ async fn main() -> outlast::Result<()> {
     assert!(matches!(second.verdict, Verdict::Duplicate { .. }));
 
     // A webhook that is delivered twice makes one task, even if the first is done by then.
-    let webhook = || TaskRequest::raw("paid", "order 7").once("event-4711", Duration::from_secs(86_400));
+    let webhook =
+        || TaskRequest::raw("paid", "order 7").once("event-4711", Duration::from_secs(86_400));
     println!("{}", client.enqueue(webhook()).await?);
     let worker = Worker::new(&client).handle_type("*", async || {});
     worker.exit_when_empty().run().await?;

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    completions, config_command as config, man, queue, schedule, stats, task, up, work, worker,
+    bench, completions, config_command as config, man, queue, schedule, stats, task, up, work,
+    worker,
 };
 use crate::config::Asked;
 use crate::exit::{CliError, Exit, Outcome};
@@ -84,6 +85,8 @@ pub(crate) enum Command {
     Worker(worker::WorkerCommand),
     /// Print the numbers of all queues together
     Stats(stats::StatsArgs),
+    /// Measure the embedded broker on this machine, beside what its disk can do
+    Bench(bench::BenchArgs),
     /// Print or check the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),

@@ -10,6 +10,7 @@ use crate::exit::{CliError, Exit, Outcome};
 use crate::output::Format;
 
 mod act;
+pub(crate) mod bench;
 mod bulk;
 pub(crate) mod completions;
 pub(crate) mod config_command;
@@ -40,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Schedule(command) => schedule::run(&context, command).await,
         Command::Worker(command) => worker::run(&context, command).await,
         Command::Stats(args) => stats::run(&context, &args).await,
+        Command::Bench(args) => bench::run(&context, &args).await,
         Command::Config(command) => config_command::run(&context, &command),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),

@@ -24,7 +24,7 @@ pub struct Case {
     pub inspect: Arc<dyn Inspect>,
     /// The queue of the case.
     pub queue: QueueName,
-    seqs: Mutex<BTreeMap<QueueName, u64>>,
+    seqs: Mutex<BTreeMap<(QueueName, i64), u64>>,
     tokens: [OnceCell<LeaseToken>; 2],
 }
 
@@ -80,20 +80,14 @@ impl Case {
         reply.token.expect("a worker's first beat hands out a token")
     }
 
-    /// The next stamp of the case's own session.
-    #[must_use]
-    pub fn stamp(&self) -> Stamp {
-        self.stamp_in(&self.queue)
-    }
-
-    /// The same for another queue: a session belongs to one queue.
-    #[must_use]
-    pub fn stamp_in(&self, queue: &QueueName) -> Stamp {
+    /// The next stamp of the case's own session: one per queue and day, because brokers forget a session
+    /// a day after its last batch, and some cases jump over days.
+    fn stamp(&self, queue: &QueueName, now: Timestamp) -> Stamp {
         let mut seqs = self.seqs.lock().expect("nobody panics while counting");
-        let seq = seqs.entry(queue.clone()).or_insert(0);
+        let seq = seqs.entry((queue.clone(), now.as_days())).or_insert(0);
         *seq += 1;
-        let session =
-            queue.as_str().bytes().fold(7, |name: u128, b| name.wrapping_mul(257) ^ u128::from(b));
+        let name = format!("{queue}/{}", now.as_days());
+        let session = name.bytes().fold(7, |hash: u128, b| hash.wrapping_mul(257) ^ u128::from(b));
         stamp(session, 0, *seq)
     }
 
@@ -113,7 +107,7 @@ impl Case {
         now: Timestamp,
         tasks: impl IntoIterator<Item = NewTask>,
     ) -> Vec<EnqueueVerdict> {
-        let (stamp, tasks): (_, Arc<[_]>) = (self.stamp_in(queue), tasks.into_iter().collect());
+        let (stamp, tasks): (_, Arc<[_]>) = (self.stamp(queue, now), tasks.into_iter().collect());
         let answer = self.broker.enqueue(queue, stamp, now, tasks.clone()).await;
         let answer = answer.expect("the batch is answered");
         assert_eq!(answer.lost, None, "nothing was forgotten");
@@ -141,7 +135,7 @@ impl Case {
 
     /// Claims what is wanted.
     pub async fn claims(&self, now: Timestamp, want: &Want) -> Claims {
-        let claims = self.broker.claim(&self.queue, self.stamp(), now, want).await;
+        let claims = self.broker.claim(&self.queue, self.stamp(&self.queue, now), now, want).await;
         let claims = claims.expect("the claim is answered");
         assert_eq!(claims.lost, None, "nothing was forgotten");
         claims
@@ -189,7 +183,8 @@ impl Case {
         let settlement =
             |(lease, outcome): (&Lease, _)| Settlement { lease: lease.clone(), outcome };
         let batch: Arc<[_]> = settlements.into_iter().map(settlement).collect();
-        let answer = self.broker.settle(&self.queue, self.stamp(), now, batch.clone()).await;
+        let answer =
+            self.broker.settle(&self.queue, self.stamp(&self.queue, now), now, batch.clone()).await;
         let answer = answer.expect("the settlement is answered");
         assert_eq!(answer.lost, None, "nothing was forgotten");
         assert_eq!(answer.verdicts.len(), batch.len(), "one verdict per settlement");

@@ -6,7 +6,9 @@ use outlast_core::limits::BATCH_TASKS_MAX;
 use outlast_core::{Kind, QueueControl, Rest, TaskState};
 
 use super::case::Case;
-use super::words::{LEASE, due, front, ids_of, retry, secs, t, task, tasks, tasks_of, with};
+use super::words::{
+    LEASE, due, front, grouped, ids_of, retry, secs, t, task, tasks, tasks_of, with,
+};
 
 pub async fn tasks_are_claimed_in_the_order_in_which_they_came(c: &Case) {
     c.accept(t(0), tasks(&["b", "a"])).await;
@@ -96,6 +98,13 @@ pub async fn a_retry_that_is_due_is_claimed_without_a_sweep(c: &Case) {
     assert!(c.claim(t(49), 1).await.is_empty());
     let again = c.claim_one(t(50)).await;
     assert_eq!((again.task.id.as_str(), again.task.retried), ("a", 1));
+}
+
+pub async fn a_task_that_joins_its_group_takes_no_place_from_one_that_can_run(c: &Case) {
+    let member = with(due("member", t(10)), |task| task.group = grouped("g", "g").group);
+    c.accept(t(0), [member, due("a", t(20))]).await;
+    assert_eq!(ids_of(&c.claim(t(30), 1).await), ["a"]);
+    assert_eq!(c.state("member").await, Some(TaskState::Aggregating));
 }
 
 pub async fn tasks_that_become_due_stand_behind_those_that_wait(c: &Case) {

@@ -251,10 +251,13 @@ pub async fn a_task_that_failed_cannot_be_made_a_success_afterwards(c: &Case) {
     assert_eq!(c.state("a").await, Some(TaskState::Retry));
 }
 
-pub async fn a_lost_task_that_was_run_by_hand_is_not_adopted(c: &Case) {
-    let claimed = c.running(t(0), task("a")).await;
-    c.sweep(t(LEASE)).await;
-    c.act_on(&Action::Run, "a", t(31)).await.expect("it is in retry");
-    let verdict = c.settle(t(32), &claimed.lease, done()).await;
-    assert_eq!(verdict, SettleVerdict::LeaseLost, "the table has no row from pending");
+pub async fn a_lost_task_that_was_moved_by_hand_is_not_adopted(c: &Case) {
+    for action in [Action::Run, Action::Archive] {
+        let claimed = c.running(t(0), task("a")).await;
+        c.sweep(t(LEASE)).await;
+        c.act_on(&action, "a", t(31)).await.expect("it is in retry");
+        let verdict = c.settle(t(32), &claimed.lease, done()).await;
+        assert_eq!(verdict, SettleVerdict::LeaseLost, "what people decided stands: {action:?}");
+        c.act_on(&Action::Delete, "a", t(33)).await.expect("it waits");
+    }
 }

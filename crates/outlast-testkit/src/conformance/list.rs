@@ -93,6 +93,7 @@ macro_rules! conformance_list {
                 a_paused_queue_hands_out_nothing_and_says_so
                 tasks_that_are_due_are_claimed_without_a_sweep
                 a_retry_that_is_due_is_claimed_without_a_sweep
+                a_task_that_joins_its_group_takes_no_place_from_one_that_can_run
                 tasks_that_become_due_stand_behind_those_that_wait
                 claims_at_the_front_and_at_the_back_keep_their_order
                 no_task_is_taken_that_would_exceed_the_byte_limit
@@ -257,7 +258,7 @@ macro_rules! conformance_list {
                 a_late_success_is_not_adopted_after_the_task_ran_and_failed_again
                 only_a_success_is_adopted
                 a_task_that_failed_cannot_be_made_a_success_afterwards
-                a_lost_task_that_was_run_by_hand_is_not_adopted
+                a_lost_task_that_was_moved_by_hand_is_not_adopted
             }
             limits {
                 a_batch_of_too_many_tasks_is_rejected_as_a_whole
@@ -278,11 +279,13 @@ macro_rules! conformance_list {
                 an_enqueue_repeated_is_not_its_own_duplicate
                 a_batch_older_than_the_last_one_is_a_ghost
                 a_gap_is_applied_and_reported_as_a_loss
+                a_loss_is_reported_again_when_the_batch_is_repeated
                 a_lane_that_the_broker_does_not_know_is_a_loss_after_zero
                 lanes_are_counted_each_for_itself
                 sessions_are_counted_each_for_itself
                 one_lane_carries_different_verbs_in_turn
                 a_claim_repeated_hands_out_the_same_tasks_and_claims_nothing_more
+                a_claim_that_found_nothing_leaves_no_record_and_its_number_is_used_again
                 a_claim_repeated_leaves_out_what_has_been_settled
                 a_claim_repeated_leaves_out_what_was_taken_back
                 a_claim_that_found_nothing_finds_nothing_when_repeated

@@ -98,6 +98,13 @@ pub async fn a_gap_is_applied_and_reported_as_a_loss(c: &Case) {
     assert_eq!(c.ids(TaskState::Pending).await, ["a", "d", "e"]);
 }
 
+pub async fn a_loss_is_reported_again_when_the_batch_is_repeated(c: &Case) {
+    enqueue(c, stamp(1, 0, 1), 0, tasks(&["a"])).await.expect("answered");
+    let gap = enqueue(c, stamp(1, 0, 4), 1, tasks(&["d"])).await.expect("answered");
+    let again = enqueue(c, stamp(1, 0, 4), 2, tasks(&["d"])).await.expect("answered");
+    assert_eq!(gap, again, "if its first answer was lost, nobody has learned of the loss");
+}
+
 pub async fn a_lane_that_the_broker_does_not_know_is_a_loss_after_zero(c: &Case) {
     let lost = Some(Lost { after_seq: 0 });
     assert_eq!(enqueue(c, stamp(1, 0, 7), 0, tasks(&["a"])).await.expect("answered").lost, lost);
@@ -140,6 +147,16 @@ pub async fn a_claim_repeated_hands_out_the_same_tasks_and_claims_nothing_more(c
     let again = claim(c, stamp(1, 0, 1), 9, 2).await.expect("answered");
     assert_eq!(first.claims, again.claims, "with the leases of the first time");
     assert_eq!(c.ids(TaskState::Pending).await, ["c", "d"]);
+}
+
+pub async fn a_claim_that_found_nothing_leaves_no_record_and_its_number_is_used_again(c: &Case) {
+    let empty = claim(c, stamp(1, 0, 1), 0, 5).await.expect("answered");
+    assert!(empty.claims.is_empty(), "{empty:?}");
+    c.accept(t(1), [task("a")]).await;
+    let found = claim(c, stamp(1, 0, 1), 2, 5).await.expect("answered");
+    assert_eq!((found.claims.len(), found.lost), (1, None));
+    let again = claim(c, stamp(1, 0, 1), 3, 5).await.expect("answered");
+    assert_eq!(again.claims.len(), 1, "now it is a repeat");
 }
 
 pub async fn a_claim_repeated_leaves_out_what_has_been_settled(c: &Case) {

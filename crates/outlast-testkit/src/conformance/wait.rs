@@ -11,10 +11,12 @@ use std::time::Duration;
 use outlast_core::{Action, Command, Interest, NewTask, Outcome, QueueControl, QueueName, Woke};
 
 use super::case::Case;
-use super::words::{due, queue, secs, stamp, t, task};
+use super::words::{due, queue, stamp, t, task};
 
-/// Longer than any waiter that works.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than any waiter that works, and far shorter than `AN_HOUR`: a waiter that sleeps through its
+/// work does not find it at the end of its time and pass.
+const PATIENCE: Duration = Duration::from_secs(10);
+const AN_HOUR: Duration = Duration::from_secs(3600);
 
 fn interest(queues: &[&QueueName]) -> Interest {
     Interest { queues: queues.iter().copied().cloned().collect(), token: None }
@@ -29,7 +31,7 @@ async fn wait(c: &Case, interest: &Interest, at: i64, at_most: Duration) -> Woke
 async fn wait_until_woken(c: &Case, interest: &Interest) -> Woke {
     let woken = async {
         loop {
-            let woke = wait(c, interest, 0, PATIENCE).await;
+            let woke = wait(c, interest, 0, AN_HOUR).await;
             if woke != Woke::default() {
                 return woke;
             }
@@ -65,13 +67,13 @@ pub async fn a_waiter_wakes_for_a_task_from_another_connection(c: &Case) {
 
 pub async fn a_waiter_does_not_wait_for_work_that_is_there_already(c: &Case) {
     c.accept(t(0), [task("a")]).await;
-    let woke = wait(c, &interest(&[&c.queue]), 1, secs(3600)).await;
+    let woke = wait(c, &interest(&[&c.queue]), 1, AN_HOUR).await;
     assert_eq!(woke, for_the_queue(c));
 }
 
 pub async fn a_waiter_does_not_wait_for_a_task_that_is_due_already(c: &Case) {
     c.accept(t(0), [due("a", t(10))]).await;
-    let woke = wait(c, &interest(&[&c.queue]), 10, secs(3600)).await;
+    let woke = wait(c, &interest(&[&c.queue]), 10, AN_HOUR).await;
     assert_eq!(woke, for_the_queue(c));
 }
 
@@ -83,7 +85,7 @@ pub async fn a_waiter_wakes_when_a_task_becomes_due(c: &Case) {
         loop {
             // Woken early, a worker waits again at the moment it is then.
             let now = t(59).plus(started.elapsed());
-            let woke = c.broker.wait(&interest, now, secs(3600)).await.expect("answered");
+            let woke = c.broker.wait(&interest, now, AN_HOUR).await.expect("answered");
             if woke != Woke::default() {
                 return woke;
             }
@@ -121,7 +123,7 @@ pub async fn a_waiter_names_only_queues_that_have_work(c: &Case) {
     let (one, two) = (queue("one"), queue("two"));
     c.enqueue_in(&two, t(0), [task("a")]).await;
     c.enqueue_in(&queue("three"), t(0), [task("a")]).await;
-    let woke = wait(c, &interest(&[&one, &two]), 1, secs(3600)).await;
+    let woke = wait(c, &interest(&[&one, &two]), 1, AN_HOUR).await;
     assert_eq!(woke.queues, [two]);
 }
 
@@ -149,7 +151,7 @@ pub async fn a_waiter_wakes_for_a_command(c: &Case) {
     };
     let woke = waiting(c, &interest, tell).await;
     assert_eq!(woke, Woke { queues: Vec::new(), commands: true });
-    assert!(wait(c, &interest, 2, secs(3600)).await.commands, "until it has been carried out");
+    assert!(wait(c, &interest, 2, AN_HOUR).await.commands, "until it has been carried out");
 }
 
 pub async fn a_waiter_is_not_woken_for_the_commands_of_others(c: &Case) {
@@ -164,11 +166,11 @@ pub async fn a_waiter_is_not_woken_for_the_commands_of_others(c: &Case) {
 pub async fn a_waiter_that_is_dropped_leaves_nothing_behind(c: &Case) {
     let interest = interest(&[&c.queue]);
     for _ in 0..20 {
-        let dropped = c.broker.wait(&interest, t(0), PATIENCE);
+        let dropped = c.broker.wait(&interest, t(0), AN_HOUR);
         let _ = tokio::time::timeout(Duration::from_millis(1), dropped).await;
     }
     c.accept(t(0), [task("a")]).await;
-    assert_eq!(wait(c, &interest, 1, secs(3600)).await, for_the_queue(c));
+    assert_eq!(wait(c, &interest, 1, AN_HOUR).await, for_the_queue(c));
     assert_eq!(c.claim_one(t(1)).await.task.id.as_str(), "a");
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Entry {
     pub(super) place: i64,
     /// Who runs it.
     pub(super) holder: Option<LeaseToken>,
-    /// Who lost its lease last, if it has not been started since: whose success may be adopted.
+    /// Who lost its lease, if that is why it is where it is: whose success may be adopted.
     pub(super) lost_by: Option<LeaseToken>,
     /// The aggregation set it is in.
     pub(super) set: Option<TaskId>,
@@ -117,6 +117,7 @@ impl Queue {
     fn enter(&mut self, id: &TaskId, state: TaskState, until: Timestamp, now: Timestamp) {
         let Some(entry) = self.tasks.get_mut(id) else { return };
         entry.holder = None;
+        entry.lost_by = None;
         let record = &mut entry.record;
         record.state = state;
         record.next_at = None;
@@ -134,7 +135,6 @@ impl Queue {
             TaskState::Active => {
                 self.claims += 1;
                 entry.place = self.claims;
-                entry.lost_by = None;
                 record.started_at = Some(now);
                 record.lease_until = Some(until);
             }

@@ -68,7 +68,10 @@ impl World {
             }
         };
         let answer = apply(self);
-        self.lanes.insert(key, Lane { seq: stamp.seq, answer: answer.clone(), lost });
+        // A claim that found nothing leaves no record: its number is used again.
+        if !matches!(&answer, Answer::Claim(ids, _) if ids.is_empty()) {
+            self.lanes.insert(key, Lane { seq: stamp.seq, answer: answer.clone(), lost });
+        }
         Ok((answer, lost))
     }
 }

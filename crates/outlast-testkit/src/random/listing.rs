@@ -1,7 +1,7 @@
 //! What is compared: answers and listings as lines of text, without what brokers may choose.
 
 use outlast_core::{
-    Claim, Claims, EnqueueVerdict, Inspect, LeaseToken, PageRequest, QueueName, QueueStats,
+    Claim, Claims, EnqueueVerdict, Inspect, Lease, LeaseToken, PageRequest, QueueName, QueueStats,
     Selector, SettleVerdict, TaskRecord, TaskState, Timestamp,
 };
 
@@ -91,6 +91,22 @@ pub(super) fn claim_lines(claims: &Claims, tokens: [LeaseToken; 2]) -> Vec<Strin
     lines.extend(groups);
     lines.push(format!("lost: {:?}", claims.lost));
     lines
+}
+
+/// Tasks in order, then groups by name: the same on both sides.
+pub(super) fn leases_of(claims: &Claims) -> Vec<Lease> {
+    let mut leases = Vec::new();
+    let mut groups = Vec::new();
+    for claim in &claims.claims {
+        match claim {
+            Claim::Task(claimed) => leases.push(claimed.lease.clone()),
+            Claim::Group(group) => groups.push((group.group.clone(), group.lease.clone())),
+            Claim::Corrupt { .. } => {}
+        }
+    }
+    groups.sort_by(|one, two| one.0.cmp(&two.0));
+    leases.extend(groups.into_iter().map(|(_, lease)| lease));
+    leases
 }
 
 pub(super) fn enqueue_line(verdict: &EnqueueVerdict) -> String {

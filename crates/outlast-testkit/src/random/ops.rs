@@ -58,6 +58,11 @@ pub enum Op {
         /// How many batches ago it was sent first.
         ago: usize,
     },
+    /// Forgets that a number of a lane was ever used, so that its next batch leaves a gap.
+    Gap {
+        /// Which lane.
+        lane: usize,
+    },
     /// Lets time pass, or go back a little.
     Step(i64),
 }
@@ -107,7 +112,7 @@ pub enum Reach {
 
 /// Random sequences.
 pub fn ops() -> impl Strategy<Value = Vec<Op>> {
-    proptest::collection::vec(op(), 1..80)
+    proptest::collection::vec(op(), 1..100)
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -119,7 +124,7 @@ fn op() -> impl Strategy<Value = Op> {
         }),
         5 => worker().prop_map(|worker| Op::ClaimGroups { worker }),
         14 => proptest::collection::vec((0..64usize, how()), 1..=3).prop_map(Op::Settle),
-        4 => (0..64usize, 1..60u64, any::<bool>())
+        6 => (0..64usize, 1..60u64, any::<bool>())
             .prop_map(|(lease, by, progress)| Op::Extend { lease, by, progress }),
         5 => Just(Op::Sweep),
         6 => (0..IDS, action()).prop_map(|(id, action)| Op::ActOn(id, action)),
@@ -127,6 +132,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Control(QueueControl::Pause)),
         2 => Just(Op::Control(QueueControl::Resume)),
         6 => (0..8usize).prop_map(|ago| Op::Repeat { ago }),
+        1 => (0..8usize).prop_map(|lane| Op::Gap { lane }),
         10 => (-3..=45i64).prop_map(Op::Step),
     ]
 }
@@ -252,6 +258,6 @@ impl How {
 
 /// The policies of a claim that takes groups.
 pub(super) fn policies() -> Arc<[outlast_core::GroupPolicy]> {
-    let impatient = outlast_core::GroupPolicy { max_delay: Some(secs(30)), ..policy("g1", 20) };
-    [policy("g0", 10), impatient].into()
+    let impatient = outlast_core::GroupPolicy { max_delay: Some(secs(20)), ..policy("g1", 10) };
+    [policy("g0", 5), impatient].into()
 }

@@ -1,5 +1,6 @@
 //! Both sides of a comparison, driven in step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use outlast_core::{
@@ -55,6 +56,8 @@ pub(super) struct Run {
     seqs: [u64; LANES],
     calls: Vec<Call>,
     leases: Vec<[Lease; 2]>,
+    /// The model's ids of sets that were claimed.
+    sets: BTreeSet<TaskId>,
     ttl: u64,
 }
 
@@ -65,7 +68,7 @@ impl Run {
         let model = Handle { broker: model.clone(), inspect: model };
         let broker = Handle { broker: fixture.broker(), inspect: fixture.inspect() };
         // Short enough to end within a sequence, unless only a server could let it end.
-        let ttl = if fixture.differences().ttl_clock == TtlClock::Argument { 25 } else { 86_400 };
+        let ttl = if fixture.differences().ttl_clock == TtlClock::Argument { 60 } else { 86_400 };
         Self {
             sides: [Side::new(model).await, Side::new(broker).await],
             queue: QueueName::stored("random"),
@@ -74,6 +77,7 @@ impl Run {
             seqs: [0; LANES],
             calls: Vec::new(),
             leases: Vec::new(),
+            sets: BTreeSet::new(),
             ttl,
         }
     }
@@ -104,6 +108,7 @@ impl Run {
                 same("control", &(model.await.ok()), &(broker.await.ok()))?;
             }
             Op::Repeat { ago } => self.repeat(*ago).await?,
+            Op::Gap { lane } => self.seqs[lane % LANES] += 1,
             Op::Step(seconds) => {
                 self.step_time(*seconds);
                 // No sweep: the next claim must find what has become due by itself.
@@ -155,12 +160,20 @@ impl Run {
         let mut batches = [Vec::new(), Vec::new()];
         let mut released = false;
         for (nth, (pick, how)) in picks.iter().enumerate() {
-            let mut outcome = how.outcome(self.now, nth);
+            // The last few leases, held or lost: older ones are only lost in many ways.
+            let ago = pick % self.leases.len().min(12);
+            let leases = &self.leases[self.leases.len() - 1 - ago];
+            let is_set = self.sets.contains(&leases[0].id);
+            let mut outcome = match how {
+                // Sets are mostly aggregated, as in life.
+                How::Done(_) | How::Retry(..) if is_set => How::Aggregated((pick % 4) as u8),
+                how => how.clone(),
+            }
+            .outcome(self.now, nth);
             // The order of several that are given back at once is a broker's choice.
             if outcome == Outcome::Release && std::mem::replace(&mut released, true) {
                 outcome = Outcome::Revoke;
             }
-            let leases = &self.leases[pick % self.leases.len()];
             for (batch, lease) in batches.iter_mut().zip(leases) {
                 batch.push(Settlement { lease: lease.clone(), outcome: outcome.clone() });
             }
@@ -178,8 +191,13 @@ impl Run {
         let replies = self.perform(&call).await;
         self.same_replies(&replies, Repeated::No)?;
         if let [Ok(Reply::Claim(model)), Ok(Reply::Claim(broker))] = &replies {
-            call.took = leases_of(model).into_iter().map(|lease| lease.id).collect();
-            let pairs = leases_of(model).into_iter().zip(leases_of(broker));
+            let sets = model.claims.iter().filter_map(|claim| match claim {
+                Claim::Group(group) => Some(group.lease.id.clone()),
+                Claim::Task(_) | Claim::Corrupt { .. } => None,
+            });
+            self.sets.extend(sets);
+            call.took = listing::leases_of(model).into_iter().map(|lease| lease.id).collect();
+            let pairs = listing::leases_of(model).into_iter().zip(listing::leases_of(broker));
             self.leases.extend(pairs.map(|(model, broker)| [model, broker]));
         }
         self.calls.push(call);
@@ -360,22 +378,6 @@ fn listed<V>(
     lost: Option<outlast_core::Lost>,
 ) -> Vec<String> {
     verdicts.iter().map(line).chain([format!("lost: {lost:?}")]).collect()
-}
-
-/// Tasks in order, then groups by name: the same on both sides.
-fn leases_of(claims: &Claims) -> Vec<Lease> {
-    let mut leases = Vec::new();
-    let mut groups = Vec::new();
-    for claim in &claims.claims {
-        match claim {
-            Claim::Task(claimed) => leases.push(claimed.lease.clone()),
-            Claim::Group(group) => groups.push((group.group.clone(), group.lease.clone())),
-            Claim::Corrupt { .. } => {}
-        }
-    }
-    groups.sort_by(|one, two| one.0.cmp(&two.0));
-    leases.extend(groups.into_iter().map(|(_, lease)| lease));
-    leases
 }
 
 /// `More` is only a maybe: where the model knows that nothing is left, a claim that got all it asked for

@@ -85,7 +85,7 @@ async fn reply(shared: &Shared, run: &Run) -> Reply {
         }
     });
     tokio::select! {
-        reply = &mut call => return reply,
+        reply = &mut call => return ended(run, reply),
         () = run.inner.cancel.cancelled() => {}
         () = tokio::time::sleep(run.deadline().since(now)) => run.cancel(CancelReason::Deadline),
     }
@@ -98,6 +98,14 @@ async fn reply(shared: &Shared, run: &Run) -> Reply {
     cancelled(run, late)
 }
 
+/// A handler that listens may answer a cancellation before the worker has looked.
+fn ended(run: &Run, reply: Reply) -> Reply {
+    match run.cancel_reason() {
+        None => reply,
+        Some(_) => cancelled(run, Some(reply)),
+    }
+}
+
 /// The reply of a run that was cancelled: a success that came all the same counts, and so does a way
 /// out that the handler named; anything else is the cancellation.
 fn cancelled(run: &Run, late: Option<Reply>) -> Reply {
@@ -106,6 +114,9 @@ fn cancelled(run: &Run, late: Option<Reply>) -> Reply {
         Some(Reply::Done(result)) => Reply::Done(result),
         Some(Reply::Failed(failure)) if failure.then != Then::Retry => Reply::Failed(failure),
         _ if reason == CancelReason::Shutdown => Reply::Failed(Failure::release()),
+        Some(Reply::Failed(failure)) => {
+            Reply::Failed(Failure::retry(format!("{}: {failure}", reason.text())))
+        }
         _ => Reply::Failed(Failure::retry(reason.text())),
     }
 }

@@ -361,7 +361,8 @@ impl Worker {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a mistake made while the worker was put
     /// together; what the broker answers to the first beat. Once it runs, broker errors are waited out.
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> Result<Summary> {
-        life::run(self.check()?, stop).await
+        // Boxed, because it holds the whole worker: callers' futures stay small.
+        Box::pin(life::run(self.check()?, stop)).await
     }
 
     fn mistake(mut self, error: Error) -> Self {

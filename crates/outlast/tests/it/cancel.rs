@@ -67,7 +67,7 @@ async fn a_remote_cancel_reaches_the_running_handler_and_the_task_is_retried() {
     })
     .await;
     let task = inspector.task(&queue, &receipt.id).await.unwrap();
-    assert_eq!(task.last_error.as_deref(), Some("context canceled"));
+    assert_eq!(task.last_error.as_deref(), Some("context canceled: Remote"));
     drop(stop);
     soon("the end", running).await.unwrap().unwrap();
 }

@@ -83,7 +83,9 @@ async fn duplicates_and_conflicts_name_what_they_meet() {
     let unique = |id: &str| TaskRequest::raw("t", "same").id(id).unique(Duration::from_secs(60));
     bed.client().enqueue(unique("first")).await.unwrap();
     let receipt = bed.client().enqueue(unique("second")).await.unwrap();
-    assert!(matches!(&receipt.verdict, Verdict::Duplicate { of: Some(of) } if of.as_str() == "first"));
+    assert!(
+        matches!(&receipt.verdict, Verdict::Duplicate { of: Some(of) } if of.as_str() == "first")
+    );
     assert_eq!(receipt.state, None);
     let again = bed.client().enqueue(TaskRequest::raw("t", "other").id("first")).await.unwrap();
     assert_eq!(again.verdict, Verdict::IdConflict);

@@ -28,10 +28,9 @@ async fn join(batch: GroupBatch) -> Result<TaskRequest, Failure> {
 }
 
 fn collecting(bed: &TestBed, max_size: Option<usize>) -> Worker {
-    Worker::new(bed.client()).group("default", policy(max_size), join).handle_type(
-        "digest",
-        async |RawPayload(text): RawPayload| assert_eq!(&text[..], b"0,1,2"),
-    )
+    Worker::new(bed.client())
+        .group("default", policy(max_size), join)
+        .handle_type("digest", async |RawPayload(text): RawPayload| assert_eq!(&text[..], b"0,1,2"))
 }
 
 #[tokio::test]

@@ -108,7 +108,8 @@ async fn a_panic_is_a_failure_of_its_task_alone() {
     let handler = async |info: TaskInfo| assert_ne!(info.id.as_str(), "bad", "boom");
     let summary = bed.drain(fixed(&bed).handle_type("t", handler)).await.unwrap();
     assert_eq!((summary.succeeded, summary.failed), (1, 1));
-    let error = bed.tasks("default", TaskState::Retry).await.unwrap()[0].last_error.clone().unwrap();
+    let error =
+        bed.tasks("default", TaskState::Retry).await.unwrap()[0].last_error.clone().unwrap();
     assert!(error.starts_with("panic: ") && error.contains("boom"), "{error}");
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use outlast::testing::TestBed;
 use outlast::{
-    ErrorKind, Missed, PageRequest, Schedule, ScheduleName, Scheduler, TaskRequest, TaskState, Worker,
+    ErrorKind, Missed, PageRequest, Schedule, ScheduleName, Scheduler, TaskRequest, TaskState,
+    Worker,
 };
 
 use super::soon;

@@ -134,7 +134,10 @@ async fn mistakes_in_putting_a_worker_together_are_found_before_it_claims() {
             worker().handle_type("x:*", async || {}).handle_type("x:*", async || {}),
             "handler type \"x:*\" is bound twice",
         ),
-        (worker().handle_type("x", gauged), "handler for \"x\": State<it::worker::Gauge> was not given"),
+        (
+            worker().handle_type("x", gauged),
+            "handler for \"x\": State<it::worker::Gauge> was not given",
+        ),
     ];
     for (worker, text) in cases {
         let error = worker.run_until(std::future::pending()).await.unwrap_err();
