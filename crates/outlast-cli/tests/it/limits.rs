@@ -115,14 +115,15 @@ fn a_payload_that_nobody_reads_is_no_error() {
 
 #[test]
 fn a_cancelled_command_is_stopped_and_its_task_retried() {
-    let home = sh("echo $$ > pid; echo up > ready; exec sleep 1000", "");
+    let home = sh("echo stuck >&2; echo $$ > pid; echo up > ready; exec sleep 1000", "");
     home.fifo("ready");
     let id = home.enqueue(&["t"]);
     let mut worker = home.start(&["work"]);
     assert_eq!(home.hear("ready"), "up");
     let cancelled = home.run(&["task", "cancel", &id, "--json"]);
     assert_eq!((cancelled.code, &cancelled.objects()[0]["changed"]), (0, &json!(1)));
-    assert_eq!(home.until(&id, "retry")["last_error"], "context canceled");
+    let error = home.until(&id, "retry")["last_error"].as_str().expect("has an error").to_owned();
+    assert_eq!(error, "context canceled: the handler was stopped: stuck");
     assert!(!runs(&home, "pid"));
     worker.signal("-TERM");
     assert_eq!(worker.wait(), 0);
