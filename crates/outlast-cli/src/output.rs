@@ -3,7 +3,7 @@
 
 use std::io::{IsTerminal, Write};
 
-use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row as TableRow, Table};
+use comfy_table::{ContentArrangement, Table};
 use outlast::Timestamp;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -16,6 +16,12 @@ pub(crate) const STDOUT: &str = "could not write to stdout";
 
 /// Characters kept of a wide cell where the width is not known.
 const WIDE_CELL_CHARS: usize = 80;
+
+/// Characters kept of a wide cell on the narrowest screen.
+const WIDE_CELL_CHARS_MIN: usize = 24;
+
+/// Blanks between columns.
+const COLUMN_GAP: u16 = 2;
 
 /// Something that is shown as a row of a table, or as a JSON object.
 pub(crate) trait Row: Serialize {
@@ -111,32 +117,36 @@ pub(crate) fn write(bytes: &[u8]) -> Result<(), CliError> {
     written.map_err(|error| CliError::failed(STDOUT, error))
 }
 
-/// The table as text, with the wide column cut to the screen.
+/// The table as text, with the wide column cut to what the screen has left for it.
 pub(crate) fn table<R: Row>(rows: &[R]) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(R::HEAD.iter().map(|head| Cell::new(head.to_uppercase())));
-    let is_screen = std::io::stdout().is_terminal();
-    for row in rows {
-        let cells = row.cells().into_iter().enumerate().map(|(n, cell)| {
-            let cell = clean(&cell);
-            if !is_screen && R::WIDE == Some(n) { cut(&cell, WIDE_CELL_CHARS) } else { cell }
-        });
-        let mut row = TableRow::from(cells);
-        row.max_height(1);
-        table.add_row(row);
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(R::HEAD.iter().map(|head| head.to_uppercase()));
+    let cells = |row: &R| -> Vec<String> { row.cells().iter().map(|cell| clean(cell)).collect() };
+    let mut lines: Vec<Vec<String>> = rows.iter().map(cells).collect();
+    if let Some(wide) = R::WIDE {
+        let screen = table.width().filter(|_| std::io::stdout().is_terminal());
+        let chars = screen.map_or(WIDE_CELL_CHARS, |width| room::<R>(&lines, wide, width.into()));
+        lines.iter_mut().for_each(|line| line[wide] = cut(&line[wide], chars));
     }
-    if is_screen {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
-    for (n, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((0, 2));
-        if R::WIDE != Some(n) {
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
+    table.add_rows(lines);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, COLUMN_GAP));
     }
     let text = table.to_string();
     text.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// Characters that a screen has left for the column `wide`.
+fn room<R: Row>(lines: &[Vec<String>], wide: usize, screen: usize) -> usize {
+    let others = (0..R::HEAD.len()).filter(|column| *column != wide);
+    let used = others.map(|column| {
+        let cells = lines.iter().map(|line| line[column].chars().count());
+        cells.max().unwrap_or_default().max(R::HEAD[column].len()) + usize::from(COLUMN_GAP)
+    });
+    // A narrow screen breaks the line; a cell of nothing but dots would tell nobody anything.
+    screen.saturating_sub(used.sum::<usize>() + 1).max(WIDE_CELL_CHARS_MIN)
 }
 
 /// Text that is safe on a screen: what others wrote may hold line ends and escape codes.

@@ -95,7 +95,7 @@ async fn act(
     action: &Action,
     selectors: &[Selector],
 ) -> Result<Acted, CliError> {
-    let bar = progress::bar(None, past(action));
+    let bar = progress::counter(past(action));
     let mut total = Acted::default();
     for selector in selectors {
         let before = total.changed;

@@ -33,7 +33,7 @@ pub(crate) async fn run(context: &Context, source: Box<dyn BufRead + Send>, form
     let (sender, mut items) = mpsc::channel(LINES_AHEAD);
     // A thread of its own: reading may block for as long as somebody types.
     let reader = std::thread::spawn(move || lines::read(source, &form, &sender));
-    let bar = progress::bar(None, "enqueued");
+    let bar = progress::counter("enqueued");
     let mut counts = Counts::default();
     let mut batch = Vec::with_capacity(LINES_AT_ONCE);
     while items.recv_many(&mut batch, LINES_AT_ONCE).await > 0 {

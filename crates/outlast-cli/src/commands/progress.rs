@@ -2,19 +2,12 @@
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// A bar towards `total`, or a counter where the end is not known. Invisible unless stderr is a screen.
-pub(crate) fn bar(total: Option<u64>, what: &'static str) -> ProgressBar {
-    let bar = match total {
-        Some(total) => ProgressBar::new(total),
-        None => ProgressBar::new_spinner(),
-    };
-    let template = match total {
-        Some(_) => "{human_pos:>9} of {human_len} {msg} {wide_bar} {per_sec}",
-        None => "{human_pos:>9} {msg} {spinner} {per_sec} {elapsed}",
-    };
+/// A counter of what has been done so far. Invisible unless stderr is a screen.
+pub(crate) fn counter(what: &'static str) -> ProgressBar {
+    let counter = ProgressBar::new_spinner();
     // A template that indicatif cannot read leaves its own style.
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} {msg} in {elapsed}") {
+        counter.set_style(style);
     }
-    bar.with_message(what)
+    counter.with_message(what)
 }

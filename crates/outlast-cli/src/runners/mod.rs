@@ -173,12 +173,12 @@ impl Runner {
     }
 }
 
-/// What becomes of a task whose run was broken off. For a cancellation the worker has its own text; ours
-/// is for the log.
+/// What becomes of a task whose run was broken off. Why it was cancelled is the worker's to say; it puts
+/// its reason before our text.
 fn stopped(stop: Stop, said: impl Fn(String) -> String) -> Reply {
     Reply::Failed(match stop {
         Stop::Cancelled(CancelReason::Shutdown) => Failure::release(),
-        Stop::Cancelled(_) => Failure::retry(said("cancelled".into())),
+        Stop::Cancelled(_) => Failure::retry(said("the handler was stopped".into())),
         Stop::Timeout(limit) => {
             Failure::retry(said(format!("timed out after {}", duration::format(limit))))
         }
