@@ -12,12 +12,7 @@ pub(crate) struct Allowed {
 
 /// All of them.
 pub(crate) const ALLOWED: &[Allowed] = &[
-    unguarded("L1", "its guards are the suite's enqueue cases and the outbox's crash tests"),
-    unguarded("L2", "its guards come with the worker's settler and with the journal"),
-    unguarded("L3", "its guards are the suite's repeat and fence cases"),
     unguarded("L4", "its guard comes with the survive layers, the only place that may loop"),
-    unguarded("L5", "its guards are core's state table and the suite's model"),
-    unguarded("L6", "its guards come with core's limits and the suite's limit cases"),
     unguarded("L8", "its guard comes with the recovery steps of the survive layers"),
     unguarded("L9", "its guard comes with the breaker"),
     unguarded("L10", "its guard comes with the outage reports of the survive layers"),
