@@ -39,7 +39,8 @@ pub trait Broker: Send + Sync + 'static {
     /// Repeatable by its stamp: the repeat hands out what the first call claimed, as far as it is still
     /// leased to the token, and claims nothing more. A claim that finds nothing leaves no record, so that
     /// an idle worker writes nothing; its number is used again
-    /// ([`Session::withdrawn`](crate::Session::withdrawn)).
+    /// ([`Session::withdrawn`](crate::Session::withdrawn)). Only a *repeat* that hands out nothing leaves
+    /// open whether there is a record: its lane is not used again.
     async fn claim(
         &self,
         queue: &QueueName,

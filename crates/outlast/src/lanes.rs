@@ -52,6 +52,14 @@ impl Lanes {
         }
     }
 
+    /// A claim that was asked again came back without anything. Whether the broker keeps a record of it
+    /// is not known: the first call may have claimed what is lost by now. Its lane is left to history.
+    pub(crate) fn empty_repeat(&mut self, queue: &QueueName) {
+        if let Some(entry) = self.sessions.get_mut(queue) {
+            entry.under_way = entry.under_way.saturating_sub(1);
+        }
+    }
+
     /// The batch came back. A lane is free again unless the batch's fate is open and nobody will repeat
     /// it: another batch under the next number would then hide what became of it.
     pub(crate) fn back(&mut self, queue: &QueueName, stamp: &Stamp, error: Option<&BrokerError>) {

@@ -95,7 +95,7 @@ async fn fresh(folder: &Path, name: &str) -> Result<(String, Connection)> {
 
 /// Task number `n`, padded to the payload's size.
 fn payload(n: usize) -> String {
-    format!("{{\"n\":{n:010},\"fill\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES - 29))
+    format!("{{\"n\":{n:010},\"fill\":\"{}\"}}", "x".repeat(PAYLOAD_BYTES - 26))
 }
 
 /// The number of a payload.

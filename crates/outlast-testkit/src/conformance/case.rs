@@ -91,6 +91,12 @@ impl Case {
         stamp(session, 0, *seq)
     }
 
+    /// A claim that found nothing leaves no record: its number is used again.
+    fn unused(&self, queue: &QueueName, now: Timestamp) {
+        let mut seqs = self.seqs.lock().expect("nobody panics while counting");
+        seqs.entry((queue.clone(), now.as_days())).and_modify(|seq| *seq -= 1);
+    }
+
     /// Offers tasks.
     pub async fn enqueue(
         &self,
@@ -138,6 +144,9 @@ impl Case {
         let claims = self.broker.claim(&self.queue, self.stamp(&self.queue, now), now, want).await;
         let claims = claims.expect("the claim is answered");
         assert_eq!(claims.lost, None, "nothing was forgotten");
+        if claims.claims.is_empty() {
+            self.unused(&self.queue, now);
+        }
         claims
     }
 

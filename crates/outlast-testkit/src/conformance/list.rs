@@ -288,7 +288,6 @@ macro_rules! conformance_list {
                 a_claim_that_found_nothing_leaves_no_record_and_its_number_is_used_again
                 a_claim_repeated_leaves_out_what_has_been_settled
                 a_claim_repeated_leaves_out_what_was_taken_back
-                a_claim_that_found_nothing_finds_nothing_when_repeated
                 a_claimed_group_is_handed_out_again_when_the_claim_is_repeated
                 a_settlement_repeated_answers_as_the_first_time_and_counts_once
                 a_settlement_repeated_does_not_touch_the_next_run

@@ -177,13 +177,6 @@ pub async fn a_claim_repeated_leaves_out_what_was_taken_back(c: &Case) {
     assert_eq!(c.state("a").await, Some(TaskState::Retry), "and it claims nothing new");
 }
 
-pub async fn a_claim_that_found_nothing_finds_nothing_when_repeated(c: &Case) {
-    assert!(claim(c, stamp(1, 0, 1), 0, 1).await.expect("answered").claims.is_empty());
-    c.accept(t(1), tasks(&["a"])).await;
-    assert!(claim(c, stamp(1, 0, 1), 2, 1).await.expect("answered").claims.is_empty());
-    assert_eq!(claim(c, stamp(1, 0, 2), 3, 1).await.expect("answered").claims.len(), 1);
-}
-
 pub async fn a_claimed_group_is_handed_out_again_when_the_claim_is_repeated(c: &Case) {
     c.accept(t(0), [super::words::grouped("a", "g"), super::words::grouped("b", "g")]).await;
     let mut want = c.want(1).await;

@@ -88,8 +88,9 @@ impl Claimer {
     async fn claim(&mut self, index: usize, room: usize, round: &mut Round) {
         let shared = &self.shared;
         let queue = &shared.queues[index];
-        let Some((stamp, want)) = self.unanswered.remove(&index).or_else(|| {
-            let stamp = self.lanes.stamp(&queue.name)?;
+        let unanswered = self.unanswered.remove(&index);
+        let is_repeat = unanswered.is_some();
+        let Some((stamp, want)) = unanswered.or_else(|| {
             let want = Want {
                 token: shared.token,
                 tasks_max: room,
@@ -97,14 +98,20 @@ impl Claimer {
                 lease: shared.lease,
                 groups: queue.policies.clone(),
             };
-            Some((stamp, want))
+            Some((self.lanes.stamp(&queue.name)?, want))
         }) else {
             return;
         };
         let answer = shared.broker.claim(&queue.name, stamp, shared.clock.now(), &want).await;
         match &answer {
+            Ok(claims) if claims.claims.is_empty() && is_repeat => {
+                self.lanes.empty_repeat(&queue.name);
+            }
             Ok(claims) if claims.claims.is_empty() => self.lanes.empty(&queue.name, &stamp),
-            Err(error) if error.kind() == Kind::Ambiguous => {
+            Err(error)
+                if error.kind() == Kind::Ambiguous
+                    || (is_repeat && error.kind().is_transient()) =>
+            {
                 self.unanswered.insert(index, (stamp, want));
             }
             answer => self.lanes.back(&queue.name, &stamp, answer.as_ref().err()),

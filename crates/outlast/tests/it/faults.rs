@@ -110,3 +110,23 @@ async fn a_worker_does_not_start_without_a_token() {
     let error = world.worker(&runs).run().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Broker(Kind::Misconfigured));
 }
+
+#[tokio::test]
+async fn a_lost_claim_whose_tasks_were_taken_back_does_not_deafen_the_worker() {
+    // The repeat finds nothing, and under the same number it would find nothing for ever.
+    let world = World::new();
+    world.client.enqueue(TaskRequest::raw("t", "")).await.unwrap();
+    world.faults.script(Verb::Claim, [Some(Fault::After), Some(Fault::Before(Kind::Busy)), None]);
+    let queue = QueueName::default_queue();
+    let runs = Arc::new(AtomicU32::new(0));
+    let worker = world.worker(&runs).lease(Duration::from_millis(300)).exit_when_empty().run();
+    let taken_back = async {
+        let now = || world.client.connection().clock().now();
+        while world.inspect.queue(&queue, now()).await.unwrap().unwrap().retry == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let (summary, ()) = soon("the run", async { tokio::join!(worker, taken_back) }).await;
+    assert_eq!(summary.unwrap().succeeded, 1);
+    assert_eq!((runs.load(Ordering::SeqCst), world.size().await), (1, 0));
+}
