@@ -41,7 +41,7 @@ pub(crate) fn claim(
     let q = tx.tally.open(tx.conn, queue)?;
     let taker = Taker { queue, q, qid: tx.tally.qid(q), now, token: want.token };
     match session::arrive(tx, q, stamp)? {
-        Arrived::Repeat(record) => taker.repeat(tx, &record),
+        Arrived::Repeat(record, lost) => Ok(Claims { lost, ..taker.repeat(tx, &record)? }),
         Arrived::Apply(place) => {
             let (claims, record, rest) = taker.take(tx, want)?;
             // A claim that found nothing leaves no record: an idle worker writes nothing.
