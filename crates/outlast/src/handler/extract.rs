@@ -167,6 +167,8 @@ impl FromRun for TaskId {
     }
 }
 
+/// The whole run. Taking it is not listening: a handler that wants time to end by itself takes
+/// [`Cancel`] too.
 impl FromRun for Run {
     fn from_run(run: &Run) -> Result<Self, Failure> {
         Ok(run.clone())

@@ -83,7 +83,8 @@ pub struct Blocking<F>(F);
 
 /// Runs a plain function as a handler on the runtime's blocking pool. It takes one argument, the
 /// [`Run`], and cannot be dropped: after a deadline it goes on until it looks at
-/// [`Run::cancel_reason`], and keeps its slot so long.
+/// [`Run::cancel_reason`], and keeps its slot so long. What it returns within the five seconds that
+/// cancelled runs are given counts, like the answer of a handler that takes [`Cancel`](crate::Cancel).
 ///
 /// ```
 /// use outlast::{Run, blocking};
@@ -114,6 +115,7 @@ where
     const TASK_TYPE: Option<&'static str> = None;
 
     async fn call(self, run: Run) -> Reply {
+        run.inner.listens.store(true, std::sync::atomic::Ordering::Relaxed);
         let slot = lock(&run.inner.slot).clone();
         let work = move || {
             let reply = (self.0)(run).into_reply();

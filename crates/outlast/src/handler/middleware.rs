@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use super::reply::Reply;
@@ -41,8 +42,9 @@ pub struct Next(RunService);
 
 impl Next {
     /// Runs what is inside: further middleware, then the handler.
-    pub async fn run(mut self, run: Run) -> Reply {
-        match tower::Service::call(&mut self.0, run).await {
+    pub async fn run(self, run: Run) -> Reply {
+        // Oneshot asks for readiness first, which layers such as a concurrency limit insist on.
+        match self.0.oneshot(run).await {
             Ok(reply) => reply,
             Err(never) => match never {},
         }

@@ -2,7 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -20,10 +20,12 @@ pub struct Run {
 
 pub(crate) struct RunInner {
     pub(crate) task: TaskRecord,
-    pub(crate) deadline: Timestamp,
+    deadline: AtomicI64,
     pub(crate) cancel: CancellationToken,
     pub(crate) reason: Mutex<Option<CancelReason>>,
     pub(crate) listens: AtomicBool,
+    /// Another run of the same task has begun in this worker: this one has no say any more.
+    pub(crate) superseded: AtomicBool,
     pub(crate) written: Written,
     pub(crate) states: Arc<States>,
     /// Held by blocking handlers beyond the end of the run, so that a slot is not given away while its
@@ -65,13 +67,14 @@ impl CancelReason {
 
 impl Run {
     pub(crate) fn new(task: TaskRecord, now: Timestamp, states: Arc<States>) -> Self {
-        let deadline = task.run_deadline(now);
+        let deadline = AtomicI64::new(task.run_deadline(now).as_millis());
         let inner = RunInner {
             task,
             deadline,
             cancel: CancellationToken::new(),
             reason: Mutex::new(None),
             listens: AtomicBool::new(false),
+            superseded: AtomicBool::new(false),
             written: Written::default(),
             states,
             slot: Mutex::new(None),
@@ -88,7 +91,7 @@ impl Run {
     /// When this run must be over.
     #[must_use]
     pub fn deadline(&self) -> Timestamp {
-        self.inner.deadline
+        Timestamp::from_millis(self.inner.deadline.load(Ordering::Relaxed))
     }
 
     /// Which run this is, from 1. Lost leases do not count.
@@ -103,10 +106,28 @@ impl Run {
         *lock(&self.inner.reason)
     }
 
+    /// The run begins: its timeout counts from here, not from the claim.
+    pub(crate) fn begin(&self, now: Timestamp) {
+        let deadline = self.inner.task.run_deadline(now).as_millis();
+        self.inner.deadline.store(deadline, Ordering::Relaxed);
+    }
+
     /// Cancels the run; the first reason stays.
     pub(crate) fn cancel(&self, reason: CancelReason) {
         lock(&self.inner.reason).get_or_insert(reason);
         self.inner.cancel.cancel();
+    }
+
+    /// Cancels the run because another one of the same task begins in this worker: both hold the same
+    /// lease, so nothing may be reported of this one, not even a success.
+    pub(crate) fn supersede(&self) {
+        self.inner.superseded.store(true, Ordering::SeqCst);
+        self.cancel(CancelReason::LeaseLost);
+    }
+
+    /// True if another run of the same task has begun in this worker.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.inner.superseded.load(Ordering::SeqCst)
     }
 
     /// True if the handler asked for [`Cancel`](super::Cancel): it wants to end by itself.
@@ -143,11 +164,16 @@ impl Written {
     /// What is to be stored now, if anything is.
     pub(crate) fn take_unstored(&self) -> Option<Bytes> {
         let mut latest = lock(&self.latest);
-        if latest.stored {
+        if latest.stored || latest.bytes.is_none() {
             return None;
         }
         latest.stored = true;
         latest.bytes.clone()
+    }
+
+    /// What was taken could not be stored: it is due again, unless something newer was written.
+    pub(crate) fn not_stored(&self) {
+        lock(&self.latest).stored = false;
     }
 
     /// The last thing written, for the settlement.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outlast_core::broker::{Claim, ClaimedTask, Claims, Rest};
-use outlast_core::{Interest, Kind, QueueName, Stamp, Want, limits, pick};
+use outlast_core::{BrokerError, Home, Interest, Kind, QueueName, Stamp, Want, limits, pick};
 
 use super::executor;
 use super::life::Phase;
@@ -54,7 +54,7 @@ impl Claimer {
         let mut phase = self.shared.phase();
         while *phase.borrow_and_update() == Phase::Running {
             let round = self.round().await;
-            if round.claimed > 0 || round.more {
+            if !round.failed && (round.claimed > 0 || round.more) {
                 continue;
             }
             if round.empty.len() == self.shared.queues.len() {
@@ -62,30 +62,49 @@ impl Claimer {
             }
             tokio::select! {
                 _ = phase.changed() => {}
-                () = self.shared.room.notified(), if round.full => {}
+                () = self.shared.room.notified(), if round.full && !round.failed => {}
                 () = self.pause(&round) => {}
             }
         }
+        self.ask_once_more().await;
     }
 
-    /// Asks every queue that has room, in the order of the weights.
+    /// Asks every queue that has room, in the order of the weights. A home that failed is not asked
+    /// again in the same round.
     async fn round(&mut self) -> Round {
         let shared = self.shared.clone();
         let weights: Vec<u32> = shared.queues.iter().map(|queue| queue.options.weight).collect();
         let random = |below| rand::random_range(0..below);
         let mut round = Round::default();
+        let mut sick: Vec<Home> = Vec::new();
         for index in pick::order(&weights, shared.priority, random) {
-            let room = shared.room_for(&shared.queues[index]);
-            if room == 0 {
+            let queue = &shared.queues[index];
+            let room = shared.room_for(queue);
+            // A claim without its answer has taken its room already.
+            if room == 0 && !self.unanswered.contains_key(&index) {
                 round.full = true;
                 continue;
             }
-            self.claim(index, room, &mut round).await;
+            let home = shared.broker.home(&queue.name);
+            if !sick.contains(&home) && !self.claim(index, room, &mut round).await {
+                round.failed = true;
+                sick.push(home);
+            }
         }
         round
     }
 
-    async fn claim(&mut self, index: usize, room: usize, round: &mut Round) {
+    /// Claims whose answer is missing are asked for a last time, so that what they had claimed is given
+    /// back instead of waiting for its lease to run out.
+    async fn ask_once_more(&mut self) {
+        let missing: Vec<usize> = self.unanswered.keys().copied().collect();
+        for index in missing {
+            self.claim(index, 0, &mut Round::default()).await;
+        }
+    }
+
+    /// False if the broker failed.
+    async fn claim(&mut self, index: usize, room: usize, round: &mut Round) -> bool {
         let shared = &self.shared;
         let queue = &shared.queues[index];
         let unanswered = self.unanswered.remove(&index);
@@ -100,21 +119,20 @@ impl Claimer {
             };
             Some((self.lanes.stamp(&queue.name)?, want))
         }) else {
-            return;
+            return true;
         };
         let answer = shared.broker.claim(&queue.name, stamp, shared.clock.now(), &want).await;
-        match &answer {
-            Ok(claims) if claims.claims.is_empty() && is_repeat => {
-                self.lanes.empty_repeat(&queue.name);
-            }
-            Ok(claims) if claims.claims.is_empty() => self.lanes.empty(&queue.name, &stamp),
-            Err(error)
-                if error.kind() == Kind::Ambiguous
-                    || (is_repeat && error.kind().is_transient()) =>
-            {
+        let kind = answer.as_ref().err().map(BrokerError::kind);
+        let is_empty = answer.as_ref().is_ok_and(|claims| claims.claims.is_empty());
+        match kind {
+            None if is_empty && is_repeat => self.lanes.empty_repeat(&queue.name),
+            None if is_empty => self.lanes.empty(&queue.name, &stamp),
+            Some(Kind::Rejected) if is_repeat => self.lanes.empty_repeat(&queue.name),
+            // What the first call did is still open, whatever is wrong now.
+            Some(kind) if kind == Kind::Ambiguous || (is_repeat && kind != Kind::Superseded) => {
                 self.unanswered.insert(index, (stamp, want));
             }
-            answer => self.lanes.back(&queue.name, &stamp, answer.as_ref().err()),
+            _ => self.lanes.back(&queue.name, &stamp, answer.as_ref().err()),
         }
         match answer {
             Ok(claims) => {
@@ -127,9 +145,9 @@ impl Claimer {
             }
             Err(error) => {
                 tracing::warn!(queue = %queue.name, kind = %error.kind(), %error, "could not claim");
-                round.failed = true;
             }
         }
+        kind.is_none()
     }
 
     /// Sleeps until there may be something to claim.
@@ -165,13 +183,19 @@ fn start(shared: &Arc<Shared>, queue: usize, claims: Claims) {
         match claim {
             Claim::Task(task) => {
                 let ClaimedTask { task, lease } = *task;
+                if let Some(former) = shared.former_run(queue, &task.id) {
+                    tracing::warn!(id = %task.id, "its lease was lost: the former run is broken off");
+                    former.supersede();
+                }
                 let run = Run::new(task, now, shared.states.clone());
                 let key = shared.hold(queue, lease, Some(run.clone()), now);
-                tokio::spawn(executor::run_task(shared.clone(), key, run));
+                let room = shared.take_room(queue);
+                tokio::spawn(executor::run_task(shared.clone(), key, run, room));
             }
             Claim::Group(group) => {
                 let key = shared.hold(queue, group.lease.clone(), None, now);
-                tokio::spawn(executor::run_group(shared.clone(), key, queue, group));
+                let room = shared.take_room(queue);
+                tokio::spawn(executor::run_group(shared.clone(), key, room, group));
             }
             Claim::Corrupt { id, why } => {
                 tracing::error!(queue = %shared.queues[queue].name, %id, why, "archived an unreadable task");

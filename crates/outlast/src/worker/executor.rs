@@ -1,6 +1,7 @@
 //! Runs one handler, with its deadline, its cancellation and its panics, and says what becomes of the
 //! task.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,58 +14,74 @@ use tower::ServiceExt;
 
 use super::life::Phase;
 use super::options::GroupBatch;
-use super::shared::{Finished, Shared};
-use crate::client::TaskRequest;
+use super::shared::{Finished, Room, Shared};
 use crate::handler::{CancelReason, Failure, Reply, Run, TaskInfo, Then, lock};
 
 /// How long a handler that listens to [`Cancel`](crate::Cancel) may take to end by itself.
-pub(super) const CANCEL_GRACE: Duration = Duration::from_secs(5);
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// How long a task waits here for a slot before it is given back: it was claimed ahead because runs were
+/// short, and then one was not.
+const SLOT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long one aggregation may take (asynq's, contract §3.0).
+const AGGREGATE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How long the members of a group are held after their aggregation failed.
 const AGGREGATE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs a claimed task to its settlement.
-pub(super) async fn run_task(shared: Arc<Shared>, key: u64, run: Run) {
-    let mut phase = shared.phase();
-    let permit = tokio::select! {
-        biased;
-        permit = shared.permits.clone().acquire_owned() => permit.ok(),
-        // Claimed ahead of a slot and never started: others can have it at once.
-        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => None,
-        () = run.inner.cancel.cancelled() => None,
-    };
-    let outcome = match permit {
-        None => unstarted(&run),
-        Some(permit) => {
-            *lock(&run.inner.slot) = Some(Arc::new(permit));
-            let begin = tokio::time::Instant::now();
-            let reply = reply(&shared, &run).await;
-            lock(&run.inner.slot).take();
-            shared.took(begin.elapsed());
-            outcome(&shared, &run, reply)
-        }
-    };
-    finish(&shared, key, &run, outcome).await;
-}
-
-/// What becomes of a task that was claimed and not started.
-fn unstarted(run: &Run) -> Option<Outcome> {
-    match run.cancel_reason() {
-        Some(CancelReason::LeaseLost) => None,
-        _ => Some(Outcome::Release),
-    }
-}
-
-async fn finish(shared: &Shared, key: u64, run: &Run, outcome: Option<Outcome>) {
-    let Some(outcome) = outcome else {
+/// Runs a claimed task to its settlement, whatever its handler does.
+pub(super) async fn run_task(shared: Arc<Shared>, key: u64, run: Run, room: Room) {
+    let whole = AssertUnwindSafe(run_to_outcome(&shared, &run, room)).catch_unwind().await;
+    let outcome = whole.unwrap_or_else(|panic| {
+        // Not the handler itself, which is caught below: an error's Display, or a destructor.
+        let error = format!("panic: {}", panic_text(&*panic));
+        let at = shared.clock.now().plus(Duration::from_secs(60));
+        Some(Outcome::Retry { at, error, attempt: Attempt::Spent })
+    });
+    let Some(outcome) = outcome.filter(|_| !run.is_superseded()) else {
         shared.counters.lost.fetch_add(1, Ordering::Relaxed);
         return shared.drop_held(key);
     };
     let task = run.task();
     let lease = Lease { id: task.id.clone(), token: shared.token, until: run.deadline() };
     let queue = shared.queues.iter().position(|queue| queue.name == task.queue).unwrap_or(0);
-    let finished = Finished { key, queue, settlement: Settlement { lease, outcome } };
-    hand_over(shared, finished).await;
+    hand_over(&shared, Finished { key, queue, settlement: Settlement { lease, outcome } }).await;
+}
+
+/// Waits for a slot, runs the handler in it, and says what becomes of the task.
+async fn run_to_outcome(shared: &Arc<Shared>, run: &Run, room: Room) -> Option<Outcome> {
+    let mut phase = shared.phase();
+    let permit = tokio::select! {
+        biased;
+        // Claimed ahead of a slot and never started: others can have it at once.
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => None,
+        () = run.inner.cancel.cancelled() => None,
+        permit = shared.permits.clone().acquire_owned() => permit.ok(),
+        () = tokio::time::sleep(SLOT_PATIENCE) => {
+            shared.crowded(SLOT_PATIENCE);
+            None
+        }
+    };
+    let Some(permit) = permit else { return unstarted(shared, run) };
+    *lock(&run.inner.slot) = Some(Arc::new(room.with(permit)));
+    run.begin(shared.clock.now());
+    let begin = tokio::time::Instant::now();
+    let reply = reply(shared, run).await;
+    lock(&run.inner.slot).take();
+    shared.took(begin.elapsed());
+    outcome(shared, run, reply)
+}
+
+/// What becomes of a task that was claimed and not started.
+fn unstarted(shared: &Shared, run: &Run) -> Option<Outcome> {
+    match run.cancel_reason() {
+        Some(CancelReason::LeaseLost) => None,
+        Some(reason @ CancelReason::Remote) => {
+            outcome(shared, run, Reply::Failed(Failure::retry(reason.text())))
+        }
+        Some(CancelReason::Deadline | CancelReason::Shutdown) | None => Some(Outcome::Release),
+    }
 }
 
 /// Gives an outcome to the settler, and only then says that the run has ended: the settler closes its
@@ -99,12 +116,23 @@ async fn reply(shared: &Shared, run: &Run) -> Reply {
         () = tokio::time::sleep(run.deadline().since(now)) => run.cancel(CancelReason::Deadline),
     }
     let late = match run.listens() {
-        true => tokio::time::timeout(CANCEL_GRACE, call).await.ok(),
+        true => grace(shared, call).await,
         // One more look, or a success that became ready together with the cancellation would be run
         // again.
         false => call.now_or_never(),
     };
     cancelled(run, late)
+}
+
+/// Lets a cancelled handler end by itself, but not beyond the point where its outcome could no longer be
+/// reported.
+async fn grace(shared: &Shared, call: impl Future<Output = Reply>) -> Option<Reply> {
+    let mut phase = shared.phase();
+    tokio::select! {
+        reply = call => Some(reply),
+        () = tokio::time::sleep(CANCEL_GRACE) => None,
+        _ = phase.wait_for(|phase| *phase >= Phase::GivingBack) => None,
+    }
 }
 
 /// A handler that listens may answer a cancellation before the worker has looked.
@@ -221,10 +249,14 @@ fn error_text(failure: &Failure) -> String {
 }
 
 /// Aggregates a claimed group to its settlement.
-pub(super) async fn run_group(shared: Arc<Shared>, key: u64, queue: usize, group: ClaimedGroup) {
+pub(super) async fn run_group(shared: Arc<Shared>, key: u64, room: Room, group: ClaimedGroup) {
     let ClaimedGroup { group: name, tasks, lease } = group;
+    let queue = room.queue();
     let batch = GroupBatch { group: name.clone(), queue: shared.queues[queue].name.clone(), tasks };
-    let outcome = match aggregate(&shared, queue, batch).await {
+    let made = aggregate(&shared, queue, batch).await;
+    // Tasks may have the room while a failed aggregation pauses.
+    drop(room);
+    let outcome = match made {
         Ok(into) => Outcome::Aggregated { into: Box::new(into) },
         Err(failure) => {
             let queue = &shared.queues[queue].name;
@@ -239,6 +271,7 @@ pub(super) async fn run_group(shared: Arc<Shared>, key: u64, queue: usize, group
     hand_over(&shared, Finished { key, queue, settlement: Settlement { lease, outcome } }).await;
 }
 
+/// Calls the user's function, which may panic, hang or be overtaken by the worker's end.
 async fn aggregate(
     shared: &Shared,
     queue: usize,
@@ -248,8 +281,18 @@ async fn aggregate(
     let own =
         shared.groups.iter().find(|own| own.queue == *name && own.policy.matches(&batch.group));
     let group = own.ok_or_else(|| Failure::retry("no policy matches the group"))?;
-    let call = AssertUnwindSafe((group.aggregate)(batch)).catch_unwind().await;
-    let request: TaskRequest = match call {
+    let call = AssertUnwindSafe(async { (group.aggregate)(batch).await }).catch_unwind();
+    let mut phase = shared.phase();
+    let made = tokio::select! {
+        made = call => made,
+        () = tokio::time::sleep(AGGREGATE_TIMEOUT) => {
+            return Err(Failure::retry("the aggregation took longer than two minutes"));
+        }
+        _ = phase.wait_for(|phase| *phase >= Phase::Releasing) => {
+            return Err(Failure::retry(CancelReason::Shutdown.text()));
+        }
+    };
+    let request = match made {
         Ok(request) => request?,
         Err(panic) => return Err(Failure::retry(format!("panic: {}", panic_text(&*panic)))),
     };

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast_core::{Inspect, QueueStats, Timestamp};
+use outlast_core::{BrokerError, GroupStats, Inspect, QueueStats, Timestamp};
 
 use super::life::Phase;
 use super::options::StopWhen;
-use super::shared::Shared;
+use super::shared::{Shared, WorkerQueue};
 
 /// How often to look while other workers still have tasks of these queues.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -21,7 +21,12 @@ pub(super) async fn run(shared: Arc<Shared>, inspect: Arc<dyn Inspect>, when: St
             () = shared.idle.notified() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        if shared.held() == 0 && nothing_left(&shared, &*inspect, when).await {
+        // Twice: queues are read one after the other, and a task of a later one may have enqueued into
+        // an earlier one meanwhile.
+        if shared.held() == 0
+            && nothing_left(&shared, &*inspect, when).await
+            && nothing_left(&shared, &*inspect, when).await
+        {
             return shared.control.stop();
         }
     }
@@ -29,11 +34,9 @@ pub(super) async fn run(shared: Arc<Shared>, inspect: Arc<dyn Inspect>, when: St
 
 async fn nothing_left(shared: &Shared, inspect: &dyn Inspect, when: StopWhen) -> bool {
     for queue in &shared.queues {
-        let now = shared.clock.now();
-        match inspect.queue(&queue.name, now).await {
-            Ok(None) => {}
-            Ok(Some(stats)) if is_over(&stats, now, when, queue.policies.is_empty()) => {}
-            Ok(Some(_)) => return false,
+        match is_empty(shared, inspect, queue, when).await {
+            Ok(true) => {}
+            Ok(false) => return false,
             Err(error) => {
                 tracing::warn!(queue = %queue.name, kind = %error.kind(), %error, "could not look");
                 return false;
@@ -43,13 +46,34 @@ async fn nothing_left(shared: &Shared, inspect: &dyn Inspect, when: StopWhen) ->
     true
 }
 
-fn is_over(stats: &QueueStats, now: Timestamp, when: StopWhen, no_groups: bool) -> bool {
-    let due = stats.next_due.is_some_and(|at| at <= now);
+async fn is_empty(
+    shared: &Shared,
+    inspect: &dyn Inspect,
+    queue: &WorkerQueue,
+    when: StopWhen,
+) -> Result<bool, BrokerError> {
+    let now = shared.clock.now();
+    let Some(stats) = inspect.queue(&queue.name, now).await? else { return Ok(true) };
+    if !is_over(&stats, now, when) {
+        return Ok(false);
+    }
+    // Groups that this worker aggregates are work to come; others may wait for somebody else.
+    if when == StopWhen::Empty && stats.aggregating > 0 && stats.paused_since.is_none() {
+        let groups = inspect.groups(&queue.name).await?;
+        let own = |group: &GroupStats| queue.policies.iter().any(|p| p.matches(&group.group));
+        return Ok(!groups.iter().any(own));
+    }
+    Ok(true)
+}
+
+fn is_over(stats: &QueueStats, now: Timestamp, when: StopWhen) -> bool {
     // A paused queue hands out nothing, so waiting for it would not end.
-    let waiting = stats.pending > 0 && stats.paused_since.is_none();
-    let grouped = stats.aggregating > 0 && !no_groups && when == StopWhen::Empty;
+    if stats.paused_since.is_some() {
+        return stats.active == 0;
+    }
+    let due = stats.next_due.is_some_and(|at| at <= now);
     let retry = stats.retry > 0 && when == StopWhen::Empty;
-    !(waiting || stats.active > 0 || due || retry || grouped)
+    !(stats.pending > 0 || stats.active > 0 || due || retry)
 }
 
 #[cfg(test)]
@@ -66,7 +90,7 @@ mod tests {
             change(&mut stats);
             stats
         };
-        let over = |stats: &QueueStats, when| is_over(stats, now, when, true);
+        let over = |stats: &QueueStats, when| is_over(stats, now, when);
         assert!(over(&stats(|_| {}), StopWhen::Empty));
         assert!(!over(&stats(|s| s.pending = 1), StopWhen::Empty));
         assert!(!over(&stats(|s| s.active = 1), StopWhen::Idle));

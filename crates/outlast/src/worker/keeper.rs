@@ -9,6 +9,7 @@ use outlast_core::inspect::{WorkerStatus, WorkerView};
 use outlast_core::{Interest, limits};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::life::Phase;
 use super::shared::Shared;
@@ -44,7 +45,9 @@ impl Keeper {
     /// Keeps until the worker is flushed; the last beat is the life cycle's.
     pub(super) async fn run(mut self) {
         let commands = Arc::new(Notify::new());
-        let listener = tokio::spawn(listen(self.shared.clone(), commands.clone()));
+        // Ends with this keeper, however that ends.
+        let _listener =
+            AbortOnDropHandle::new(tokio::spawn(listen(self.shared.clone(), commands.clone())));
         let mut phase = self.shared.phase();
         let mut look = tokio::time::interval(LOOK_EVERY.min(self.extend_every));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -63,12 +66,13 @@ impl Keeper {
                 self.beat().await;
             }
         }
-        listener.abort();
     }
 
     /// Extends every lease when it is time to, and between those times the ones with progress to store.
+    /// What could not be extended is tried again at the next look.
     async fn extend(&mut self) {
         let all = self.extended_at.elapsed() >= self.extend_every;
+        let now = self.shared.clock.now();
         let mut holds: HashMap<usize, Vec<(u64, Hold)>> = HashMap::new();
         self.shared.for_each_held(|key, held| {
             let result = held.run.as_ref().and_then(|run| run.inner.written.take_unstored());
@@ -77,17 +81,19 @@ impl Keeper {
                 holds.entry(held.queue).or_default().push((key, hold));
             }
         });
-        if all {
-            self.extended_at = Instant::now();
-        }
+        let mut is_whole = true;
         for (queue, holds) in holds {
             for batch in holds.chunks(limits::BATCH_TASKS_MAX) {
-                self.extend_batch(queue, batch).await;
+                is_whole &= self.extend_batch(queue, batch).await;
             }
+        }
+        if all && is_whole {
+            self.extended_at = Instant::now();
+            self.shared.extended(now);
         }
     }
 
-    async fn extend_batch(&self, queue: usize, batch: &[(u64, Hold)]) {
+    async fn extend_batch(&self, queue: usize, batch: &[(u64, Hold)]) -> bool {
         let shared = &self.shared;
         let name = &shared.queues[queue].name;
         let holds = batch.iter().map(|(_, hold)| hold.clone()).collect();
@@ -98,12 +104,26 @@ impl Keeper {
                     .map(|((key, _), _)| *key)
                     .collect();
                 self.lost(&lost);
+                true
             }
             // A broker that is away cancels no handler: the lease is judged when it is back.
             Err(error) => {
                 tracing::warn!(queue = %name, kind = %error.kind(), %error, "could not extend leases");
+                self.not_stored(batch);
+                false
             }
         }
+    }
+
+    /// Progress that was taken for a batch which failed is due again.
+    fn not_stored(&self, batch: &[(u64, Hold)]) {
+        let keys: Vec<u64> =
+            batch.iter().filter(|(_, hold)| hold.result.is_some()).map(|(key, _)| *key).collect();
+        self.shared.for_each_held(|key, held| {
+            if let Some(run) = held.run.as_ref().filter(|_| keys.contains(&key)) {
+                run.inner.written.not_stored();
+            }
+        });
     }
 
     fn lost(&self, keys: &[u64]) {
@@ -120,10 +140,12 @@ impl Keeper {
         self.view.status = match *shared.phase().borrow() {
             Phase::Running => WorkerStatus::Running,
             Phase::Quiet => WorkerStatus::Quiet,
-            Phase::Draining | Phase::Releasing | Phase::Flushing => WorkerStatus::Draining,
+            Phase::Draining | Phase::Releasing | Phase::GivingBack | Phase::Flushing => {
+                WorkerStatus::Draining
+            }
             Phase::Gone => WorkerStatus::Gone,
         };
-        self.view.active = u32::try_from(shared.busy()).unwrap_or(u32::MAX);
+        self.view.active = u32::try_from(shared.unfinished()).unwrap_or(u32::MAX);
         self.view.running = shared.running();
         let worker =
             WorkerBeat { view: self.view.clone(), token: Some(shared.token), seen: self.seen };
@@ -136,7 +158,11 @@ impl Keeper {
                     self.carry_out(&command);
                 }
             }
-            Err(error) => tracing::warn!(kind = %error.kind(), %error, "could not beat"),
+            Err(error) => {
+                tracing::warn!(kind = %error.kind(), %error, "could not beat");
+                // A command that waits would ask for the next beat at once.
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //!   Draining    as Quiet, but only for the larger part of the shutdown timeout; tasks that were claimed
 //!               ahead of a slot are given back at once
 //!   Releasing   what still runs is cancelled and given back
+//!   GivingBack  handlers that were still ending by themselves are dropped, their tasks given back
 //!   Flushing    outcomes that are under way reach the broker
 //!   Gone        the worker takes its name off the list
 //! ```
@@ -47,6 +48,8 @@ pub enum Phase {
     Draining,
     /// Cancels what still runs and gives it back.
     Releasing,
+    /// Drops what has still not ended and gives it back.
+    GivingBack,
     /// Waits until the broker has every outcome.
     Flushing,
     /// Is over.
@@ -79,6 +82,7 @@ pub(super) async fn run(worker: Worker, stop: impl Future<Output = ()>) -> Resul
     let (shutdown, stop_when) = (worker.shutdown, worker.stop_when);
     let inspect = worker.client.connection().inspect.clone();
     let (shared, actors, view) = start(worker).await?;
+    let mut alive = Alive(Some((shared.clone(), actors, view, shutdown)));
     if stop_when != StopWhen::Told {
         tokio::spawn(exit::run(shared.clone(), inspect, stop_when));
     }
@@ -86,8 +90,38 @@ pub(super) async fn run(worker: Worker, stop: impl Future<Output = ()>) -> Resul
     tokio::select! {
         () = stop => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
+        () = alive.broken() => {}
     }
-    Ok(end(&shared, actors, view, shutdown).await)
+    match alive.0.take() {
+        Some((shared, actors, view, shutdown)) => Ok(end(&shared, actors, view, shutdown).await),
+        None => Ok(Summary::default()),
+    }
+}
+
+/// A worker that has begun and not ended. Dropping it, with the future that ran it, drains the worker in
+/// the background: its actors are tasks of their own and would go on for ever.
+struct Alive(Option<(Arc<Shared>, Actors, WorkerView, Duration)>);
+
+impl Alive {
+    /// Waits until an actor ends that should not: it has panicked, or its broker has.
+    async fn broken(&mut self) {
+        let Some((_, actors, ..)) = &mut self.0 else { return };
+        let who = tokio::select! {
+            _ = &mut actors.settler => "settler",
+            _ = &mut actors.keeper => "keeper",
+        };
+        tracing::error!("the worker's {who} has ended by itself: the worker shuts down");
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let Some((shared, actors, view, shutdown)) = self.0.take() else { return };
+        shared.control.stop();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { end(&shared, actors, view, shutdown).await });
+        }
+    }
 }
 
 /// The actors that are waited for at the end.
@@ -121,9 +155,6 @@ async fn start(mut worker: Worker) -> Result<(Arc<Shared>, Actors, WorkerView)> 
         hooks: worker.hooks,
         groups: worker.groups,
     });
-    for schedule in worker.schedules {
-        worker.control.scheduler.add(schedule)?;
-    }
     let settler_stop = CancellationToken::new();
     let scheduler = worker.control.scheduler.clone();
     let mut draining = shared.phase();
@@ -174,52 +205,85 @@ async fn first_beat(connection: &Connection, view: &WorkerView) -> Result<LeaseT
     })
 }
 
+/// When the last phases are over.
+struct Times {
+    drained: Instant,
+    released: Instant,
+    given_back: Instant,
+    flushed: Instant,
+}
+
+impl Times {
+    fn from(begin: Instant, shutdown: Duration) -> Self {
+        let flushed = begin + shutdown;
+        let reserve = reserve(shutdown);
+        Self {
+            drained: flushed - reserve,
+            released: flushed - reserve / 3,
+            given_back: flushed - reserve / 6,
+            flushed,
+        }
+    }
+}
+
 /// Goes through the last phases, each within its share of the shutdown timeout.
 async fn end(
     shared: &Arc<Shared>,
-    actors: Actors,
+    mut actors: Actors,
     view: WorkerView,
     shutdown: Duration,
 ) -> Summary {
-    let begin = Instant::now();
-    let (drained, released, flushed) = {
-        let reserve = reserve(shutdown);
-        (begin + shutdown - reserve, begin + shutdown - reserve / 3, begin + shutdown)
-    };
+    let times = Times::from(Instant::now(), shutdown);
     shared.control.advance(Phase::Draining);
-    let claimer = actors.claimer.abort_handle();
-    if timeout_at(drained, actors.claimer).await.is_err() {
-        claimer.abort();
+    if timeout_at(times.drained, &mut actors.claimer).await.is_err() {
+        actors.claimer.abort();
+        // Until it is gone it may still hand out what it has claimed.
+        let _ = (&mut actors.claimer).await;
     }
-    if timeout_at(drained, nothing_runs(shared)).await.is_err() {
-        shared.control.advance(Phase::Releasing);
-        shared.for_each_held(|_, held| {
-            if let Some(run) = &held.run {
-                run.cancel(CancelReason::Shutdown);
-            }
-        });
-        let _ = timeout_at(released, nothing_runs(shared)).await;
+    if timeout_at(times.drained, nothing_runs(shared)).await.is_err() {
+        give_back(shared, &times).await;
     }
     shared.control.advance(Phase::Flushing);
     actors.settler_stop.cancel();
-    let settler = actors.settler.abort_handle();
-    if timeout_at(flushed, actors.settler).await.is_err() {
-        settler.abort();
+    if !actors.settler.is_finished()
+        && timeout_at(times.flushed, &mut actors.settler).await.is_err()
+    {
+        actors.settler.abort();
     }
     let unsettled = shared.held();
     shared.control.advance(Phase::Gone);
-    last_beat(shared, view, flushed).await;
-    actors.keeper.abort();
+    // A beat of the keeper after the last one would bring the worker back to life.
+    if !actors.keeper.is_finished() {
+        let a_moment = times.flushed.max(Instant::now() + Duration::from_millis(100));
+        if timeout_at(a_moment, &mut actors.keeper).await.is_err() {
+            actors.keeper.abort();
+        }
+    }
+    last_beat(shared, view, times.flushed).await;
     for actor in actors.others {
         actor.abort();
     }
     summary(shared, unsettled)
 }
 
+/// Cancels what still runs, lets it end by itself for a moment, and then takes it away.
+async fn give_back(shared: &Shared, times: &Times) {
+    shared.control.advance(Phase::Releasing);
+    shared.for_each_held(|_, held| {
+        if let Some(run) = &held.run {
+            run.cancel(CancelReason::Shutdown);
+        }
+    });
+    if timeout_at(times.released, nothing_runs(shared)).await.is_err() {
+        shared.control.advance(Phase::GivingBack);
+        let _ = timeout_at(times.given_back, nothing_runs(shared)).await;
+    }
+}
+
 async fn nothing_runs(shared: &Shared) {
     loop {
         let changed = shared.room.notified();
-        if shared.busy() == 0 {
+        if shared.unfinished() == 0 {
             return;
         }
         // A look now and then, because the claimer listens to the same notice.

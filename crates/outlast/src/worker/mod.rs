@@ -118,6 +118,12 @@ impl WorkerControl {
     }
 }
 
+/// Slots of one worker: each is a running future or thread.
+const SLOTS_MAX: usize = 65_536;
+
+/// A shutdown that may take as long as it likes takes at most a year.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 impl Worker {
     /// A worker that uses the client's connection.
     pub fn new(client: &Client) -> Self {
@@ -177,8 +183,10 @@ impl Worker {
 
     /// How many tasks run at once; the number of processors unless set.
     pub fn slots(mut self, slots: usize) -> Self {
-        if slots == 0 {
-            return self.mistake(Error::invalid("a worker of 0 slots runs nothing: use 1 or more"));
+        if !(1..=SLOTS_MAX).contains(&slots) {
+            return self.mistake(Error::invalid(format!(
+                "a worker of {slots} slots is none: use 1 to {SLOTS_MAX}"
+            )));
         }
         self.slots = slots;
         self
@@ -198,7 +206,7 @@ impl Worker {
     /// How long a shutdown may take: most of it to let handlers finish, the rest to give unfinished
     /// tasks back. 8 s unless set.
     pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
-        self.shutdown = timeout;
+        self.shutdown = timeout.min(SHUTDOWN_MAX);
         self
     }
 
@@ -283,8 +291,8 @@ impl Worker {
         self
     }
 
-    /// Which failures count: one that does not is retried without spending a retry. All count unless
-    /// set.
+    /// Which failures count: one that does not is retried without spending a retry, as long as retries are
+    /// left. All count unless set.
     pub fn is_failure<F>(mut self, counts: F) -> Self
     where
         F: Fn(&Failure) -> bool + Send + Sync + 'static,
@@ -357,6 +365,8 @@ impl Worker {
 
     /// Runs until `stop` is ready, or until it is told to stop; then drains.
     ///
+    /// Dropping this future drains the worker in the background, within its shutdown timeout.
+    ///
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a mistake made while the worker was put
     /// together; what the broker answers to the first beat. Once it runs, broker errors are waited out.
@@ -375,12 +385,18 @@ impl Worker {
             return Err(error);
         }
         self.router.check(&self.states)?;
-        if self.router.is_empty() && self.groups.is_empty() && self.schedules.is_empty() {
-            return Err(Error::invalid(
-                "a worker without handlers runs nothing: call handle or handle_type",
-            ));
+        for schedule in self.schedules.drain(..) {
+            self.control.scheduler.add(schedule)?;
         }
-        if self.queues.is_empty() {
+        if self.router.is_empty() {
+            if !self.groups.is_empty() || self.control.scheduler.names().is_empty() {
+                return Err(Error::invalid(
+                    "a worker without handlers runs nothing: call handle or handle_type",
+                ));
+            }
+            // It only keeps schedules: claiming tasks would fail them for lack of a handler.
+            self.queues.clear();
+        } else if self.queues.is_empty() {
             self.queues.push((QueueName::default_queue(), QueueOptions::default()));
         }
         Ok(self)

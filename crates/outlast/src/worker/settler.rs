@@ -41,6 +41,9 @@ pub(super) struct Settler {
     shared: Arc<Shared>,
     inbox: mpsc::Receiver<Finished>,
     waiting: HashMap<usize, VecDeque<(u64, Settlement)>>,
+    /// Settlements of batches that were refused as a whole: each goes alone, so that a bad one spoils
+    /// no other.
+    alone: VecDeque<(usize, (u64, Settlement))>,
     lanes: Lanes,
     under_way: FuturesUnordered<BoxFuture<'static, Back>>,
 }
@@ -48,7 +51,8 @@ pub(super) struct Settler {
 impl Settler {
     pub(super) fn new(shared: Arc<Shared>, inbox: mpsc::Receiver<Finished>) -> Self {
         let (waiting, under_way) = (HashMap::new(), FuturesUnordered::new());
-        Self { shared, inbox, waiting, lanes: Lanes::new(LANES), under_way }
+        let (alone, lanes) = (VecDeque::new(), Lanes::new(LANES));
+        Self { shared, inbox, waiting, alone, lanes, under_way }
     }
 
     /// Settles until `stop` says that nothing more will come, and everything is settled.
@@ -56,7 +60,7 @@ impl Settler {
         let mut taken = Vec::with_capacity(limits::BATCH_TASKS_MAX);
         let mut open = true;
         loop {
-            if !open && self.under_way.is_empty() && self.waiting.values().all(VecDeque::is_empty) {
+            if !open && self.is_done() {
                 return;
             }
             tokio::select! {
@@ -75,7 +79,18 @@ impl Settler {
         }
     }
 
+    fn is_done(&self) -> bool {
+        self.under_way.is_empty()
+            && self.alone.is_empty()
+            && self.waiting.values().all(VecDeque::is_empty)
+    }
+
     fn send_ready(&mut self) {
+        while let Some(&(queue, _)) = self.alone.front() {
+            let Some(stamp) = self.lanes.stamp(&self.shared.queues[queue].name) else { break };
+            let Some((queue, single)) = self.alone.pop_front() else { break };
+            self.under_way.push(Box::pin(settle(self.shared.clone(), queue, stamp, vec![single])));
+        }
         for queue in 0..self.shared.queues.len() {
             while self.waiting.get(&queue).is_some_and(|waiting| !waiting.is_empty()) {
                 let Some(stamp) = self.lanes.stamp(&self.shared.queues[queue].name) else { break };
@@ -100,10 +115,14 @@ impl Settler {
                     self.shared.drop_held(*key);
                 }
             }
+            Err(_) if back.batch.len() > 1 => {
+                self.alone.extend(back.batch.into_iter().map(|single| (back.queue, single)));
+            }
             Err(error) => {
-                tracing::error!(%queue, kind = %error.kind(), %error, count = back.batch.len(),
-                    "the broker refuses these settlements; their leases run out");
-                for (key, _) in back.batch {
+                for (key, settlement) in back.batch {
+                    let id = &settlement.lease.id;
+                    tracing::error!(%queue, %id, kind = %error.kind(), %error, "an outcome was refused");
+                    self.shared.counters.lost.fetch_add(1, Ordering::Relaxed);
                     self.shared.drop_held(key);
                 }
             }

@@ -1,7 +1,7 @@
 //! What the actors of one worker share: the leases it holds, its room for more, its phase.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use outlast_core::inspect::RunningTask;
 use outlast_core::{
     Broker, GroupPolicy, Lease, LeaseToken, QueueName, Settlement, TaskId, Timestamp, limits,
 };
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::options::{Group, Hooks, QueueOptions};
 use super::{Phase, WorkerControl};
@@ -33,7 +33,7 @@ pub(super) struct WorkerQueue {
     pub(super) name: QueueName,
     pub(super) options: QueueOptions,
     pub(super) policies: Arc<[GroupPolicy]>,
-    /// Tasks of this queue that were claimed and have not ended.
+    /// Tasks of this queue that take up room.
     busy: AtomicUsize,
 }
 
@@ -66,6 +66,36 @@ enum Stage {
     Busy,
     /// Ended; the outcome is on its way to the broker.
     Unsettled,
+}
+
+/// Room for one task: a place among the busy ones, and a slot once it runs. Given back when the last
+/// holder drops it, which for a blocking handler is its thread.
+pub(super) struct Room {
+    shared: Arc<Shared>,
+    queue: usize,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Room {
+    /// The place of its queue among the worker's.
+    pub(super) fn queue(&self) -> usize {
+        self.queue
+    }
+
+    /// The same room with the slot in which the task runs.
+    pub(super) fn with(mut self, permit: OwnedSemaphorePermit) -> Self {
+        self.permit = Some(permit);
+        self
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.permit.take();
+        self.shared.busy.fetch_sub(1, Ordering::SeqCst);
+        self.shared.queues[self.queue].busy.fetch_sub(1, Ordering::SeqCst);
+        self.shared.room.notify_one();
+    }
 }
 
 /// A finished run on its way to the settler.
@@ -106,7 +136,10 @@ pub(super) struct Shared {
     pub(super) finished: mpsc::Sender<Finished>,
     held: Mutex<HashMap<u64, Held>>,
     next_key: AtomicU64,
+    /// Tasks that take up room: those that run or wait for a slot.
     busy: AtomicUsize,
+    /// When all leases were extended last, by the clock that leases are judged by.
+    extended_at: AtomicI64,
     /// Smoothed time of a run in microseconds.
     run_micros: AtomicU64,
 }
@@ -132,6 +165,7 @@ impl Shared {
         let (finished, inbox) = mpsc::channel(parts.slots + UNSETTLED_MAX);
         let own = |(name, options)| WorkerQueue::new(name, options, &parts.groups);
         let queues = parts.queues.into_iter().map(own).collect();
+        let extended_at = AtomicI64::new(parts.clock.now().as_millis());
         let shared = Self {
             broker: parts.broker,
             clock: parts.clock,
@@ -153,6 +187,7 @@ impl Shared {
             held: Mutex::default(),
             next_key: AtomicU64::new(0),
             busy: AtomicUsize::new(0),
+            extended_at,
             run_micros: AtomicU64::new(u64::MAX),
         };
         (Arc::new(shared), inbox)
@@ -192,50 +227,69 @@ impl Shared {
         self.run_micros.store(smooth.max(1), Ordering::Relaxed);
     }
 
+    /// A task has waited for a slot for too long: runs are not as short as they were.
+    pub(super) fn crowded(&self, waited: Duration) {
+        let micros = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX - 1);
+        self.run_micros.store(micros, Ordering::Relaxed);
+    }
+
+    /// All leases have been extended.
+    pub(super) fn extended(&self, now: Timestamp) {
+        self.extended_at.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// When all leases were extended last.
+    pub(super) fn extended_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.extended_at.load(Ordering::Relaxed))
+    }
+
+    /// Room for one task of a queue, taken until it is dropped.
+    pub(super) fn take_room(self: &Arc<Self>, queue: usize) -> Room {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        self.queues[queue].busy.fetch_add(1, Ordering::SeqCst);
+        Room { shared: self.clone(), queue, permit: None }
+    }
+
     /// Takes a claim into the books.
     pub(super) fn hold(&self, queue: usize, lease: Lease, run: Option<Run>, now: Timestamp) -> u64 {
         let key = self.next_key.fetch_add(1, Ordering::Relaxed);
-        self.busy.fetch_add(1, Ordering::SeqCst);
-        self.queues[queue].busy.fetch_add(1, Ordering::SeqCst);
         let held = Held { queue, lease, run, started_at: now, stage: Stage::Busy };
         lock(&self.held).insert(key, held);
         key
     }
 
-    /// A run has ended: its slot is free, its outcome is not yet settled.
+    /// A run has ended; its outcome is not yet settled.
     pub(super) fn ended(&self, key: u64) {
-        let mut held = lock(&self.held);
-        let Some(entry) = held.get_mut(&key) else { return };
-        if entry.stage == Stage::Busy {
-            entry.stage = Stage::Unsettled;
-            self.not_busy(entry.queue);
+        if let Some(held) = lock(&self.held).get_mut(&key) {
+            held.stage = Stage::Unsettled;
         }
-        drop(held);
         self.room.notify_one();
     }
 
     /// A claim leaves the books: settled, or lost.
     pub(super) fn drop_held(&self, key: u64) {
-        let gone = lock(&self.held).remove(&key);
-        if let Some(entry) = gone.filter(|entry| entry.stage == Stage::Busy) {
-            self.not_busy(entry.queue);
-        }
+        lock(&self.held).remove(&key);
         self.room.notify_one();
     }
 
-    fn not_busy(&self, queue: usize) {
-        self.busy.fetch_sub(1, Ordering::SeqCst);
-        self.queues[queue].busy.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// Tasks that were claimed and have not ended.
-    pub(super) fn busy(&self) -> usize {
-        self.busy.load(Ordering::SeqCst)
+    /// Runs that have not ended. A thread that goes on after its run has ended is none.
+    pub(super) fn unfinished(&self) -> usize {
+        lock(&self.held).values().filter(|held| held.stage == Stage::Busy).count()
     }
 
     /// Leases that are held, ended runs included.
     pub(super) fn held(&self) -> usize {
         lock(&self.held).len()
+    }
+
+    /// The run of a task that was handed out to this worker once more, which can only be because its
+    /// lease was lost meanwhile. (An outcome on its way is no run: its task may be due again already.)
+    pub(super) fn former_run(&self, queue: usize, id: &TaskId) -> Option<Run> {
+        let held = lock(&self.held);
+        let mut own = held.values().filter(|held| {
+            held.stage == Stage::Busy && held.queue == queue && held.lease.id == *id
+        });
+        own.next().and_then(|held| held.run.clone())
     }
 
     /// Looks at every lease that is held.

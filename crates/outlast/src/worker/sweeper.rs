@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use outlast_core::broker::Recovery;
-use outlast_core::{SweepBudget, limits};
+use outlast_core::{SweepBudget, Timestamp, limits};
 
 use super::life::Phase;
 use super::shared::Shared;
@@ -18,9 +18,11 @@ const STEPS_MAX: usize = 16;
 /// Sweeps until the worker drains.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut phase = shared.phase();
+    let mut grace = Grace::default();
     while *phase.borrow_and_update() < Phase::Draining {
+        let recovery = grace.judge(shared.clock.now(), shared.extended_at(), shared.lease);
         for queue in &shared.queues {
-            sweep(&shared, &queue.name).await;
+            sweep(&shared, &queue.name, recovery).await;
         }
         // Workers that started together should not sweep together.
         let pause = SWEEP_EVERY.mul_f64(rand::random_range(0.8..1.2));
@@ -29,8 +31,28 @@ pub(super) async fn run(shared: Arc<Shared>) {
     }
 }
 
-async fn sweep(shared: &Shared, queue: &outlast_core::QueueName) {
-    let budget = SweepBudget { moves_max: limits::SWEEP_MAX, recovery: Recovery::Allowed };
+/// When expired leases may be taken back (law L8): not for a lease's length after this worker itself
+/// could not extend its own in time. Whatever held it up, a suspended machine or a locked file, held up
+/// the others too, and they report first.
+#[derive(Default)]
+struct Grace {
+    until: Option<Timestamp>,
+}
+
+impl Grace {
+    fn judge(&mut self, now: Timestamp, extended_at: Timestamp, lease: Duration) -> Recovery {
+        if now.since(extended_at) > lease / 2 {
+            self.until = Some(now.plus(lease));
+        }
+        match self.until {
+            Some(until) if now < until => Recovery::Withheld,
+            _ => Recovery::Allowed,
+        }
+    }
+}
+
+async fn sweep(shared: &Shared, queue: &outlast_core::QueueName, recovery: Recovery) {
+    let budget = SweepBudget { moves_max: limits::SWEEP_MAX, recovery };
     for _ in 0..STEPS_MAX {
         match shared.broker.sweep(queue, shared.clock.now(), budget).await {
             Ok(swept) => {
@@ -47,5 +69,26 @@ async fn sweep(shared: &Shared, queue: &outlast_core::QueueName) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_was_held_up_takes_nothing_back_for_the_length_of_a_lease() {
+        let lease = Duration::from_secs(30);
+        let at = Timestamp::from_seconds;
+        let mut grace = Grace::default();
+        assert_eq!(grace.judge(at(105), at(100), lease), Recovery::Allowed);
+        assert_eq!(grace.judge(at(200), at(105), lease), Recovery::Withheld);
+        assert_eq!(
+            grace.judge(at(201), at(201), lease),
+            Recovery::Withheld,
+            "the others report first"
+        );
+        assert_eq!(grace.judge(at(229), at(228), lease), Recovery::Withheld);
+        assert_eq!(grace.judge(at(230), at(228), lease), Recovery::Allowed);
     }
 }

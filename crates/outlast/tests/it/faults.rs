@@ -130,3 +130,41 @@ async fn a_lost_claim_whose_tasks_were_taken_back_does_not_deafen_the_worker() {
     assert_eq!(summary.unwrap().succeeded, 1);
     assert_eq!((runs.load(Ordering::SeqCst), world.size().await), (1, 0));
 }
+
+#[tokio::test]
+async fn a_batch_of_outcomes_that_is_refused_as_a_whole_is_settled_one_by_one() {
+    // One unreadable record used to take up to 255 finished runs with it.
+    let world = World::new();
+    let tasks = (0..20).map(|n: u32| TaskRequest::raw("t", n.to_string()));
+    world.client.enqueue_all(tasks.collect()).await.unwrap();
+    world.faults.script(Verb::Settle, [Some(Fault::Before(Kind::Corrupt)), None]);
+    let runs = Arc::new(AtomicU32::new(0));
+    let worker = world.worker(&runs).slots(20).exit_when_empty().run();
+    let summary = soon("the settlements", worker).await.unwrap();
+    assert!(summary.succeeded >= 19, "{summary:?}");
+    assert_eq!(world.faults.calls(Verb::Settle) > 1, summary.succeeded == 20 || summary.lost == 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_extend_its_leases_does_not_take_its_own_tasks_back() {
+    // Its sweeper is told every second, its keeper fails: the running task must not be started twice.
+    let world = World::new();
+    world.client.enqueue(TaskRequest::raw("t", "")).await.unwrap();
+    world.faults.always(Verb::Extend, Fault::Before(Kind::Unavailable));
+    let runs = Arc::new(AtomicU32::new(0));
+    let count = runs.clone();
+    let worker = Worker::new(&world.client)
+        .lease(Duration::from_millis(400))
+        .handle_type("t", move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            work_for(Duration::from_millis(2500))
+        })
+        .exit_when_empty()
+        .run();
+    let heal = async {
+        work_for(Duration::from_millis(1500)).await;
+        world.faults.heal();
+    };
+    let (summary, ()) = soon("the end", async { tokio::join!(worker, heal) }).await;
+    assert_eq!((summary.unwrap().succeeded, runs.load(Ordering::SeqCst)), (1, 1));
+}

@@ -77,3 +77,25 @@ async fn an_aggregation_that_fails_gives_its_members_back() {
     assert_eq!(summary.unwrap().succeeded, 0);
     bed.assert_count("default", TaskState::Aggregating, 3).await;
 }
+
+#[tokio::test]
+async fn an_aggregation_that_panics_before_its_future_exists_gives_its_members_back() {
+    let bed = bed_with_members(3).await;
+    let called = std::sync::Arc::new(AtomicU32::new(0));
+    let count = called.clone();
+    let worker = Worker::new(bed.client())
+        .shutdown_timeout(Duration::from_millis(500))
+        .group("default", policy(Some(3)), move |_| {
+            assert_eq!(count.fetch_add(1, Ordering::SeqCst), 7, "boom");
+            std::future::pending()
+        })
+        .handle_type("digest", async || {});
+    let stop = super::soon("the call", async {
+        while called.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    });
+    let summary = worker.run_until(stop).await.unwrap();
+    assert_eq!(summary.unsettled, 0);
+    bed.assert_count("default", TaskState::Aggregating, 3).await;
+}

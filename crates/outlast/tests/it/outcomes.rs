@@ -209,3 +209,31 @@ async fn a_deadline_that_has_passed_fails_the_task_without_calling_its_handler()
     let error = bed.tasks("default", TaskState::Retry).await.unwrap()[0].last_error.clone();
     assert_eq!(error.as_deref(), Some("context deadline exceeded"));
 }
+
+#[tokio::test]
+async fn a_tower_layer_that_insists_on_readiness_works_inside_a_function() {
+    // `Next` used to call without asking, and tower's concurrency limit panicked at every run.
+    let bed = bed_with(task()).await;
+    let worker = Worker::new(bed.client())
+        .around(async |run: Run, next: outlast::Next| next.run(run).await)
+        .layer(tower::limit::ConcurrencyLimitLayer::new(1))
+        .handle_type("t", async || {});
+    assert_eq!(bed.drain(worker).await.unwrap().succeeded, 1);
+}
+
+#[tokio::test]
+async fn an_error_whose_own_text_panics_fails_its_run_and_leaks_no_lease() {
+    #[derive(Debug)]
+    struct Nasty;
+    impl std::fmt::Display for Nasty {
+        fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            panic!("no text")
+        }
+    }
+    impl std::error::Error for Nasty {}
+    let bed = bed_with(task()).await;
+    let worker = fixed(&bed).handle_type("t", async || Err::<(), _>(Nasty));
+    assert_eq!(bed.drain(worker).await.unwrap().failed, 1);
+    let error = bed.tasks("default", TaskState::Retry).await.unwrap()[0].last_error.clone();
+    assert_eq!(error.as_deref(), Some("panic: no text"));
+}

@@ -124,3 +124,53 @@ async fn a_worker_can_be_stopped_from_outside_by_its_name() {
     soon("the end", running).await.unwrap().unwrap();
     assert!(inspector.stop(&id).await.unwrap_err().to_string().contains("is alive"));
 }
+
+#[tokio::test]
+async fn a_worker_whose_future_is_dropped_drains_in_the_background() {
+    // Its actors are tasks of their own: they used to go on claiming for ever.
+    let bed = bed_with_tasks(1).await;
+    let ran = Arc::new(Notify::new());
+    let tell = ran.clone();
+    let worker = Worker::new(bed.client()).handle_type("t", move || {
+        tell.notify_one();
+        async {}
+    });
+    let control = worker.control();
+    tokio::select! {
+        _ = worker.run_until(std::future::pending()) => panic!("nobody stopped it"),
+        () = soon("the first task", ran.notified()) => {}
+    }
+    let mut phase = control.phase();
+    soon("the end", async {
+        while phase != Phase::Gone {
+            tokio::task::yield_now().await;
+            phase = control.phase();
+        }
+    })
+    .await;
+    bed.client().enqueue(TaskRequest::raw("t", "later")).await.unwrap();
+    super::work_for(Duration::from_millis(100)).await;
+    bed.assert_count("default", TaskState::Pending, 1).await;
+}
+
+#[tokio::test]
+async fn a_handler_that_takes_too_long_to_end_by_itself_is_dropped_and_its_task_given_back() {
+    let bed = bed_with_tasks(1).await;
+    let started = Arc::new(Notify::new());
+    let tell = started.clone();
+    let worker = Worker::new(bed.client()).shutdown_timeout(Duration::from_millis(800));
+    let worker = worker.handle_type("t", move |cancel: Cancel| {
+        tell.notify_one();
+        async move {
+            cancel.cancelled().await;
+            std::future::pending::<()>().await;
+        }
+    });
+    let control = worker.control();
+    let running = tokio::spawn(worker.run_until(std::future::pending()));
+    soon("the start", started.notified()).await;
+    control.stop();
+    let summary = soon("the end", running).await.unwrap().unwrap();
+    assert_eq!((summary.released, summary.unsettled), (1, 0));
+    bed.assert_count("default", TaskState::Pending, 1).await;
+}

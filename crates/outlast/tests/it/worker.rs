@@ -128,7 +128,8 @@ async fn mistakes_in_putting_a_worker_together_are_found_before_it_claims() {
         (worker().queue(" ", 1), "queue name \" \" is blank"),
         (worker().queue("a", 0), "queue \"a\" has a weight or concurrency of 0"),
         (worker().queue("a", 1).queue("a", 2), "queue \"a\" is given twice"),
-        (worker().slots(0), "a worker of 0 slots"),
+        (worker().slots(0), "a worker of 0 slots is none"),
+        (worker().slots(usize::MAX), "a worker of 18446744073709551615 slots is none"),
         (worker().lease(Duration::from_millis(1)), "lease 1ms is too short"),
         (
             worker().handle_type("x:*", async || {}).handle_type("x:*", async || {}),
@@ -157,4 +158,24 @@ async fn a_paused_queue_is_left_alone_and_goes_on_when_resumed() {
     bed.assert_count("default", TaskState::Pending, 3).await;
     assert!(bed.inspector().resume(&queue).await.unwrap());
     assert_eq!(bed.drain(worker()).await.unwrap().succeeded, 3);
+}
+
+#[tokio::test]
+async fn a_worker_that_only_keeps_schedules_leaves_other_peoples_tasks_alone() {
+    // It used to claim the queue `default`, and to fail every task for lack of a handler.
+    let bed = TestBed::new().await.unwrap();
+    bed.client().enqueue(TaskRequest::raw("t", "").max_retry(0)).await.unwrap();
+    let tick = TaskRequest::raw("tick", "");
+    let schedule = outlast::Schedule::new("hourly", "@hourly", tick).unwrap();
+    let worker = Worker::new(bed.client()).schedule(schedule);
+    worker.run_until(work_for(Duration::from_millis(100))).await.unwrap();
+    bed.assert_count("default", TaskState::Pending, 1).await;
+}
+
+#[tokio::test]
+async fn a_shutdown_timeout_without_end_is_no_reason_to_panic() {
+    let bed = TestBed::new().await.unwrap();
+    let worker = Worker::new(bed.client()).shutdown_timeout(Duration::MAX);
+    let worker = worker.handle_type("t", async || {});
+    soon("the end", worker.run_until(std::future::ready(()))).await.unwrap();
 }
