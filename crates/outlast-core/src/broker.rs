@@ -37,7 +37,10 @@ pub trait Broker: Send + Sync + 'static {
     /// of this queue whose time has come are taken too, without waiting for a sweep.
     ///
     /// Repeatable by its stamp: the repeat hands out what the first call claimed, as far as it is still
-    /// leased to the token, and claims nothing more.
+    /// leased to the token, and claims nothing more. A claim that finds nothing leaves no record, so that
+    /// an idle worker writes nothing; its number is used again
+    /// ([`Session::withdrawn`](crate::Session::withdrawn)). Only a *repeat* that hands out nothing leaves
+    /// open whether there is a record: its lane is not used again.
     async fn claim(
         &self,
         queue: &QueueName,

@@ -17,7 +17,7 @@ pub mod name;
 pub mod outcome;
 pub mod pick;
 pub mod retry;
-// pub mod schedule;
+pub mod schedule;
 pub mod session;
 pub mod state;
 pub mod task;

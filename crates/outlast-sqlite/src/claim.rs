@@ -41,15 +41,13 @@ pub(crate) fn claim(
     let q = tx.tally.open(tx.conn, queue)?;
     let taker = Taker { queue, q, qid: tx.tally.qid(q), now, token: want.token };
     match session::arrive(tx, q, stamp)? {
-        Arrived::Repeat(record) => taker.repeat(tx, &record),
+        Arrived::Repeat(record, lost) => Ok(Claims { lost, ..taker.repeat(tx, &record)? }),
         Arrived::Apply(place) => {
             let (claims, record, rest) = taker.take(tx, want)?;
-            let record = if claims.is_empty() {
-                Vec::new()
-            } else {
-                serde_json::to_vec(&record).unwrap_or_default()
-            };
-            place.record(tx, now, &record)?;
+            // A claim that found nothing leaves no record: an idle worker writes nothing.
+            if !claims.is_empty() {
+                place.record(tx, now, &serde_json::to_vec(&record).unwrap_or_default())?;
+            }
             Ok(Claims { claims, rest, lost: place.lost })
         }
     }

@@ -46,7 +46,9 @@ pub(crate) fn enqueue(
     check_size(tasks.len())?;
     let q = tx.tally.open(tx.conn, queue)?;
     let (kept, lost) = match session::arrive(tx, q, stamp)? {
-        Arrived::Repeat(record) => (session::decode(&record, tasks.len(), &Kept::Accepted)?, None),
+        Arrived::Repeat(record, lost) => {
+            (session::decode(&record, tasks.len(), &Kept::Accepted)?, lost)
+        }
         Arrived::Apply(place) => {
             let mut store = Store { queue, q, now };
             let mut kept = Vec::with_capacity(tasks.len());

@@ -35,7 +35,8 @@ pub struct Options {
     /// How large the file may grow; a write that needs more answers busy, until something is deleted.
     /// `None`: as large as the disk allows.
     pub bytes_max: Option<u64>,
-    /// Archived tasks kept per queue; sweeps delete the oldest beyond it (asynq keeps 10,000).
+    /// Archived tasks kept per queue; sweeps delete the oldest beyond it. asynq keeps 10,000, because each
+    /// is memory of a server; here they are bytes on a disk.
     pub archive_max: usize,
 }
 
@@ -46,7 +47,7 @@ impl Default for Options {
             synchronous: Synchronous::Full,
             busy_timeout: Duration::from_secs(5),
             bytes_max: None,
-            archive_max: 10_000,
+            archive_max: 1_000_000,
         }
     }
 }

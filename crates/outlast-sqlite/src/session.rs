@@ -16,8 +16,8 @@ use crate::writer::Tx;
 pub(crate) enum Arrived {
     /// Apply it, and write the answer into this place.
     Apply(Place),
-    /// It was applied before; this was the answer.
-    Repeat(Vec<u8>),
+    /// It was applied before; this was the answer, and the loss that it reported.
+    Repeat(Vec<u8>, Option<Lost>),
 }
 
 /// Where the answer of a batch belongs.
@@ -29,10 +29,30 @@ pub(crate) struct Place {
 }
 
 const SELECT: &str =
-    "SELECT rid, seq, answer FROM session WHERE queue = ?1 AND id = ?2 AND lane = ?3";
-const UPDATE: &str = "UPDATE session SET seq = ?2, touched = ?3, answer = ?4 WHERE rid = ?1";
-const INSERT: &str = "INSERT INTO session (queue, id, lane, seq, touched, answer) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    "SELECT rid, seq, answer, lost_after FROM session WHERE queue = ?1 AND id = ?2 AND lane = ?3";
+const UPDATE: &str =
+    "UPDATE session SET seq = ?2, touched = ?3, answer = ?4, lost_after = ?5 WHERE rid = ?1";
+const INSERT: &str = "INSERT INTO session (queue, id, lane, seq, touched, answer, lost_after) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+/// A lane's record as it is stored.
+struct Record {
+    rid: i64,
+    seq: i64,
+    answer: Vec<u8>,
+    lost_after: Option<i64>,
+}
+
+impl Record {
+    fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            rid: row.get(0)?,
+            seq: row.get(1)?,
+            answer: row.get(2)?,
+            lost_after: row.get(3)?,
+        })
+    }
+}
 
 /// Judges a batch by its lane's record.
 pub(crate) fn arrive(tx: &mut Tx<'_>, q: Q, stamp: &Stamp) -> Result<Arrived, Fail> {
@@ -42,18 +62,18 @@ pub(crate) fn arrive(tx: &mut Tx<'_>, q: Q, stamp: &Stamp) -> Result<Arrived, Fa
     let record = tx
         .conn
         .prepare_cached(SELECT)?
-        .query_row(params![qid, &id[..], stamp.lane], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?))
-        })
+        .query_row(params![qid, &id[..], stamp.lane], Record::read)
         .optional()?;
-    let last = record.as_ref().map(|(_, seq, _)| seq.unsigned_abs());
-    let rid = record.as_ref().map(|(rid, _, _)| *rid);
+    let last = record.as_ref().map(|record| record.seq.unsigned_abs());
+    let rid = record.as_ref().map(|record| record.rid);
     let place = |lost| Arrived::Apply(Place { qid, rid, stamp: *stamp, lost });
     match judge(last, stamp.seq) {
         Arrival::Next => Ok(place(None)),
         Arrival::Gap { after_seq } => Ok(place(Some(Lost { after_seq }))),
         Arrival::Repeat => {
-            Ok(Arrived::Repeat(record.map(|(_, _, answer)| answer).unwrap_or_default()))
+            let (answer, lost) = record.map(|r| (r.answer, r.lost_after)).unwrap_or_default();
+            let lost = lost.map(|after| Lost { after_seq: after.unsigned_abs() });
+            Ok(Arrived::Repeat(answer, lost))
         }
         Arrival::Ghost => Err(superseded(stamp, last).into()),
     }
@@ -81,13 +101,16 @@ impl Place {
     /// Writes the batch's number and answer.
     pub(crate) fn record(&self, tx: &Tx<'_>, now: Timestamp, answer: &[u8]) -> Result<(), Fail> {
         let (seq, touched) = (self.stamp.seq.cast_signed(), now.as_millis());
+        let lost = self.lost.map(|lost| lost.after_seq.cast_signed());
         match self.rid {
             Some(rid) => {
-                tx.conn.prepare_cached(UPDATE)?.execute(params![rid, seq, touched, answer])?;
+                tx.conn
+                    .prepare_cached(UPDATE)?
+                    .execute(params![rid, seq, touched, answer, lost])?;
             }
             None => {
                 let id = self.stamp.session.0.to_be_bytes();
-                let row = params![self.qid, &id[..], self.stamp.lane, seq, touched, answer];
+                let row = params![self.qid, &id[..], self.stamp.lane, seq, touched, answer, lost];
                 tx.conn.prepare_cached(INSERT)?.execute(row)?;
             }
         }

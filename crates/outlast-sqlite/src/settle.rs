@@ -40,8 +40,8 @@ pub(crate) fn settle(
     enqueue::check_size(settlements.len())?;
     let q = tx.tally.open(tx.conn, queue)?;
     let (kept, lost) = match session::arrive(tx, q, stamp)? {
-        Arrived::Repeat(record) => {
-            (session::decode(&record, settlements.len(), &Kept::Applied)?, None)
+        Arrived::Repeat(record, lost) => {
+            (session::decode(&record, settlements.len(), &Kept::Applied)?, lost)
         }
         Arrived::Apply(place) => {
             let settler = Settler { queue, q, qid: tx.tally.qid(q), now };

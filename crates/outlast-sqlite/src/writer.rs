@@ -63,6 +63,11 @@ pub(crate) struct Writer {
     ended: watch::Receiver<bool>,
 }
 
+/// The broker was closed by this process.
+#[derive(Debug, thiserror::Error)]
+#[error("broker is closed")]
+struct Closed;
+
 struct Call<T, F> {
     what: &'static str,
     weight: usize,
@@ -142,7 +147,7 @@ impl Writer {
         let (reply, answer) = oneshot::channel();
         let call = Call { what, weight, work, result: None, reply };
         if self.jobs.send(Job::Verb(Box::new(call))).await.is_err() {
-            return Err(BrokerError::new(Kind::Unavailable, format!("{what}: broker is closed")));
+            return Err(BrokerError::new(Kind::Unavailable, what).with_source(Closed));
         }
         answer.await.unwrap_or_else(|_| {
             let why = format!("{what}: the writer ended before it answered");

@@ -125,6 +125,7 @@ CREATE TABLE once (
 CREATE INDEX once_expires ON once (queue, expires);
 
 -- The last batch of every lane of every session, and its answer (empty: plain success throughout).
+-- `lost_after` is set if that batch reported a loss: a repeat reports it again.
 CREATE TABLE session (
     rid     INTEGER PRIMARY KEY,
     queue   INT NOT NULL,
@@ -132,6 +133,7 @@ CREATE TABLE session (
     lane    INT NOT NULL,
     seq     INT NOT NULL,
     touched INT NOT NULL,
+    lost_after INT,
     answer  BLOB NOT NULL,
     UNIQUE (queue, id, lane)
 );

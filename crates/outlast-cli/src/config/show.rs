@@ -1,0 +1,90 @@
+//! Every value of the configuration as text, with where it came from: what `config show` prints.
+
+use outlast::duration;
+
+use super::schedules::missed_text;
+use super::{Config, GroupConfig, HandlerConfig, Origin, Run, ScheduleConfig, Sourced, masked};
+
+/// One value.
+#[derive(Debug, serde::Serialize)]
+pub(crate) struct Setting {
+    pub(crate) key: String,
+    pub(crate) value: String,
+    pub(crate) origin: String,
+}
+
+/// All of them, in the order of the file.
+pub(crate) fn settings(config: &Config) -> Vec<Setting> {
+    let mut list = List(Vec::new());
+    let file = config.file.as_ref().map_or("none".to_owned(), |file| file.display().to_string());
+    list.push("config", file, &Origin::Default);
+    list.push("broker", masked(&config.broker.value), &config.broker.origin);
+    let worker = &config.worker;
+    list.sourced("worker.slots", &worker.slots, u32::to_string);
+    list.sourced("worker.shutdown", &worker.shutdown, |value| duration::format(*value));
+    list.sourced("worker.lease", &worker.lease, |value| duration::format(*value));
+    for queue in &config.queues {
+        list.sourced(&format!("queues.{}.weight", queue.name), &queue.weight, u32::to_string);
+        if let Some(most) = &queue.concurrency {
+            list.sourced(&format!("queues.{}.concurrency", queue.name), most, u32::to_string);
+        }
+    }
+    config.handlers.iter().for_each(|handler| list.handler(handler));
+    config.schedules.iter().for_each(|schedule| list.schedule(schedule));
+    config.groups.iter().for_each(|group| list.group(group));
+    list.0
+}
+
+struct List(Vec<Setting>);
+
+impl List {
+    fn push(&mut self, key: &str, value: String, origin: &Origin) {
+        self.0.push(Setting { key: key.to_owned(), value, origin: origin.to_string() });
+    }
+
+    fn sourced<T>(&mut self, key: &str, value: &Sourced<T>, show: impl Fn(&T) -> String) {
+        self.push(key, show(&value.value), &value.origin);
+    }
+
+    fn handler(&mut self, handler: &HandlerConfig) {
+        let key = |name: &str| format!("handler.{}.{name}", handler.pattern.value);
+        match &handler.run.value {
+            Run::Command(words) => {
+                self.push(&key("command"), format!("{words:?}"), &handler.run.origin);
+            }
+            Run::Url(url) => self.push(&key("url"), masked(url.as_str()), &handler.run.origin),
+        }
+        match &handler.timeout {
+            Some(timeout) => self.sourced(&key("timeout"), timeout, |t| duration::format(*t)),
+            None => self.push(&key("timeout"), "as the task says".into(), &Origin::Default),
+        }
+        match &handler.concurrency {
+            Some(most) => self.sourced(&key("concurrency"), most, u32::to_string),
+            None => self.push(&key("concurrency"), "all slots".into(), &Origin::Default),
+        }
+        self.sourced(&key("snooze"), &handler.snooze, |snooze| duration::format(*snooze));
+        self.sourced(&key("output_max"), &handler.output_max, usize::to_string);
+    }
+
+    fn schedule(&mut self, schedule: &ScheduleConfig) {
+        let key = |name: &str| format!("schedule.{}.{name}", schedule.name.value);
+        self.sourced(&key("cron"), &schedule.cron, String::clone);
+        self.sourced(&key("timezone"), &schedule.timezone, String::clone);
+        self.push(&key("type"), schedule.task_type.to_string(), &schedule.cron.origin);
+        self.push(&key("queue"), schedule.queue.to_string(), &schedule.cron.origin);
+        self.sourced(&key("missed"), &schedule.missed, |missed| missed_text(*missed).to_owned());
+    }
+
+    fn group(&mut self, group: &GroupConfig) {
+        let key = |name: &str| format!("group.{}.{}.{name}", group.queue, group.policy.pattern);
+        let policy = &group.policy;
+        self.push(&key("type"), group.task_type.to_string(), &group.origin);
+        self.push(&key("grace"), duration::format(policy.grace), &group.origin);
+        if let Some(delay) = policy.max_delay {
+            self.push(&key("max_delay"), duration::format(delay), &group.origin);
+        }
+        if let Some(size) = policy.max_size {
+            self.push(&key("max_size"), size.to_string(), &group.origin);
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! The program as scripts and people use it: the real binary, real files, real processes. Every promise
+//! of the command line is a test here, one file per noun.
+
+mod bad_input;
+mod config;
+mod enqueue;
+mod golden;
+mod handlers;
+mod home;
+mod kill;
+mod limits;
+mod queues;
+mod schedules;
+mod tasks;
+mod workers;

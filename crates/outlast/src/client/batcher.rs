@@ -1,0 +1,223 @@
+//! Concurrent enqueues become batches: one broker call carries what many callers handed over.
+//!
+//! Nothing is delayed to fill a batch. The first task leaves at once; what arrives while the lanes of
+//! its queue are under way leaves together when one comes back. So a lone caller gets the latency of one
+//! call, and sixty-four callers get the throughput of large batches.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use outlast_core::broker::{EnqueueVerdict, Enqueued};
+use outlast_core::{Broker, BrokerError, NewTask, QueueName, Stamp, limits};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Clock;
+use crate::error::{Error, Result};
+use crate::lanes::Lanes;
+
+/// Jobs that may wait to be taken; further callers wait for a place.
+const JOBS_WAITING_MAX: usize = 1024;
+
+/// Tasks that may wait for a lane before the batcher stops taking jobs.
+const TASKS_WAITING_MAX: usize = 16 * limits::BATCH_TASKS_MAX;
+
+/// Batches under way per queue. One leaves the broker idle while an answer travels; beyond four nothing
+/// was gained (measured on SQLite with 64 callers: 36,000 tasks a second with one lane, 41,000 with four,
+/// 43,000 with eight).
+const LANES: u16 = 4;
+
+type Answer = std::result::Result<Vec<EnqueueVerdict>, BrokerError>;
+
+/// Tasks of one queue that one caller handed over, and where to answer. At most one batch of them.
+#[derive(Debug)]
+pub(super) struct Job {
+    queue: QueueName,
+    tasks: Vec<NewTask>,
+    answer: oneshot::Sender<Answer>,
+}
+
+impl Job {
+    pub(super) fn new(queue: QueueName, tasks: Vec<NewTask>) -> (Self, oneshot::Receiver<Answer>) {
+        let (answer, receiver) = oneshot::channel();
+        (Self { queue, tasks, answer }, receiver)
+    }
+}
+
+/// The callers' half.
+#[derive(Debug)]
+pub(super) struct Batcher {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Batcher {
+    /// Starts the batching task; it ends when the last client is dropped and all is answered.
+    pub(super) fn new(broker: Arc<dyn Broker>, clock: Clock) -> Self {
+        let (jobs, inbox) = mpsc::channel(JOBS_WAITING_MAX);
+        tokio::spawn(Loop::new(broker, clock, inbox).run());
+        Self { jobs }
+    }
+
+    pub(super) async fn submit(&self, job: Job) -> Result<()> {
+        let gone = |_| Error::stopped("the client's runtime has been shut down");
+        self.jobs.send(job).await.map_err(gone)
+    }
+}
+
+/// A batch that came back.
+struct Back {
+    queue: QueueName,
+    stamp: Stamp,
+    result: std::result::Result<Enqueued, BrokerError>,
+    /// How many tasks each caller had in it, in order.
+    callers: Vec<(usize, oneshot::Sender<Answer>)>,
+}
+
+struct Loop {
+    broker: Arc<dyn Broker>,
+    clock: Clock,
+    inbox: mpsc::Receiver<Job>,
+    waiting: HashMap<QueueName, VecDeque<Job>>,
+    tasks_waiting: usize,
+    lanes: Lanes,
+    under_way: FuturesUnordered<BoxFuture<'static, Back>>,
+}
+
+impl Loop {
+    fn new(broker: Arc<dyn Broker>, clock: Clock, inbox: mpsc::Receiver<Job>) -> Self {
+        Self {
+            broker,
+            clock,
+            inbox,
+            waiting: HashMap::new(),
+            tasks_waiting: 0,
+            lanes: Lanes::new(LANES),
+            under_way: FuturesUnordered::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        let mut jobs = Vec::with_capacity(JOBS_WAITING_MAX);
+        let mut open = true;
+        while open || !self.under_way.is_empty() {
+            let room = open && self.tasks_waiting < TASKS_WAITING_MAX;
+            tokio::select! {
+                biased;
+                Some(back) = self.under_way.next() => self.answer(back),
+                taken = self.inbox.recv_many(&mut jobs, JOBS_WAITING_MAX), if room => {
+                    open = taken > 0;
+                }
+            }
+            // Take whatever else is ready, so that it travels together.
+            while let Ok(job) = self.inbox.try_recv() {
+                jobs.push(job);
+                if jobs.len() >= JOBS_WAITING_MAX {
+                    break;
+                }
+            }
+            for job in jobs.drain(..) {
+                self.tasks_waiting += job.tasks.len();
+                self.waiting.entry(job.queue.clone()).or_default().push_back(job);
+            }
+            self.send_ready();
+        }
+    }
+
+    fn send_ready(&mut self) {
+        let queues: Vec<QueueName> = self.waiting.keys().cloned().collect();
+        for queue in queues {
+            while self.waiting.get(&queue).is_some_and(|jobs| !jobs.is_empty()) {
+                let Some(stamp) = self.lanes.stamp(&queue) else { break };
+                self.send(&queue, stamp);
+            }
+            // Queue names may be many and short-lived; an empty entry would stay forever.
+            self.waiting.retain(|_, jobs| !jobs.is_empty());
+        }
+    }
+
+    fn send(&mut self, queue: &QueueName, stamp: Stamp) {
+        let Some(jobs) = self.waiting.get_mut(queue) else { return };
+        let (tasks, callers) = fill(jobs);
+        self.tasks_waiting -= tasks.len();
+        let (broker, queue, now) = (self.broker.clone(), queue.clone(), self.clock.now());
+        self.under_way.push(Box::pin(async move {
+            let result = broker.enqueue(&queue, stamp, now, tasks.into()).await;
+            Back { queue, stamp, result, callers }
+        }));
+    }
+
+    fn answer(&mut self, back: Back) {
+        self.lanes.back(&back.queue, &back.stamp, back.result.as_ref().err());
+        // A caller that has gone away does not want its answer.
+        match back.result {
+            Ok(enqueued) => {
+                report_loss(&back.queue, &enqueued);
+                let mut verdicts = enqueued.verdicts.into_iter();
+                for (count, answer) in back.callers {
+                    let _ = answer.send(Ok(verdicts.by_ref().take(count).collect()));
+                }
+            }
+            Err(error) => {
+                for (_, answer) in back.callers {
+                    let _ = answer.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// One batch's worth of jobs, oldest first.
+fn fill(jobs: &mut VecDeque<Job>) -> (Vec<NewTask>, Vec<(usize, oneshot::Sender<Answer>)>) {
+    let (mut tasks, mut callers, mut bytes) = (Vec::new(), Vec::new(), 0);
+    while let Some(job) = jobs.front() {
+        let size: usize = job.tasks.iter().map(|task| task.payload.len()).sum();
+        let full = tasks.len() + job.tasks.len() > limits::BATCH_TASKS_MAX
+            || bytes + size > limits::BATCH_BYTES_MAX;
+        if full && !tasks.is_empty() {
+            break;
+        }
+        let Some(mut job) = jobs.pop_front() else { break };
+        bytes += size;
+        callers.push((job.tasks.len(), job.answer));
+        tasks.append(&mut job.tasks);
+    }
+    (tasks, callers)
+}
+
+fn report_loss(queue: &QueueName, enqueued: &Enqueued) {
+    if let Some(lost) = enqueued.lost {
+        tracing::error!(%queue, after = lost.after_seq, "the broker has forgotten acknowledged batches");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_core::{TaskId, TaskType};
+
+    fn job(tasks: usize, bytes: usize) -> Job {
+        let task = |n: usize| {
+            let id = TaskId::stored(&n.to_string());
+            NewTask::new(id, TaskType::stored("t"), vec![0; bytes].into())
+        };
+        Job::new(QueueName::stored("q"), (0..tasks).map(task).collect()).0
+    }
+
+    #[test]
+    fn a_batch_ends_before_the_limit_of_tasks_or_bytes() {
+        let mut jobs: VecDeque<Job> = [job(200, 1), job(56, 1), job(1, 1)].into();
+        assert_eq!(fill(&mut jobs).0.len(), 256);
+        assert_eq!(fill(&mut jobs).0.len(), 1);
+        let mut jobs: VecDeque<Job> = (0..3).map(|_| job(1, limits::BATCH_BYTES_MAX / 2)).collect();
+        assert_eq!(fill(&mut jobs).0.len(), 2);
+    }
+
+    #[test]
+    fn a_task_larger_than_a_batch_travels_alone() {
+        let mut jobs: VecDeque<Job> = [job(1, limits::BATCH_BYTES_MAX + 1), job(1, 1)].into();
+        assert_eq!(fill(&mut jobs).0.len(), 1);
+        assert_eq!(fill(&mut jobs).0.len(), 1);
+    }
+}

@@ -1,0 +1,272 @@
+//! What the actors of one worker share: the leases it holds, its room for more, its phase.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use outlast_core::inspect::RunningTask;
+use outlast_core::{
+    Broker, GroupPolicy, Lease, LeaseToken, QueueName, Settlement, TaskId, Timestamp, limits,
+};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+
+use super::options::{Group, Hooks, QueueOptions};
+use super::{Phase, WorkerControl};
+use crate::Clock;
+use crate::handler::{Run, RunService, States, lock};
+
+/// Tasks that may be claimed ahead of a free slot. Only handlers that are over in a moment get any: see
+/// [`Shared::prefetch`].
+pub(super) const PREFETCH_MAX: usize = limits::BATCH_TASKS_MAX;
+
+/// How much work may wait in the worker for a slot: small against the 2 s within which a dead worker is
+/// noticed, large against one round trip to the broker.
+const PREFETCH_WORK: Duration = Duration::from_millis(10);
+
+/// Outcomes that may wait for the broker beyond the slots (law L2): two batches under way and one that
+/// fills.
+const UNSETTLED_MAX: usize = 3 * limits::BATCH_TASKS_MAX;
+
+/// One of the worker's queues.
+pub(super) struct WorkerQueue {
+    pub(super) name: QueueName,
+    pub(super) options: QueueOptions,
+    pub(super) policies: Arc<[GroupPolicy]>,
+    /// Tasks of this queue that were claimed and have not ended.
+    busy: AtomicUsize,
+}
+
+impl WorkerQueue {
+    pub(super) fn new(name: QueueName, options: QueueOptions, groups: &[Group]) -> Self {
+        let own = groups.iter().filter(|group| group.queue == name);
+        let policies = own.map(|group| group.policy.clone()).collect();
+        Self { name, options, policies, busy: AtomicUsize::new(0) }
+    }
+
+    fn room(&self) -> usize {
+        let busy = self.busy.load(Ordering::SeqCst);
+        self.options.concurrency.map_or(usize::MAX, |most| most.saturating_sub(busy))
+    }
+}
+
+/// A lease this worker holds, from claim to settlement.
+pub(super) struct Held {
+    pub(super) queue: usize,
+    pub(super) lease: Lease,
+    /// The run; an aggregation has none.
+    pub(super) run: Option<Run>,
+    pub(super) started_at: Timestamp,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Claimed, not ended.
+    Busy,
+    /// Ended; the outcome is on its way to the broker.
+    Unsettled,
+}
+
+/// A finished run on its way to the settler.
+pub(super) struct Finished {
+    pub(super) key: u64,
+    pub(super) queue: usize,
+    pub(super) settlement: Settlement,
+}
+
+/// How runs ended, for the summary.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) succeeded: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) released: AtomicU64,
+    pub(super) lost: AtomicU64,
+}
+
+pub(super) struct Shared {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) clock: Clock,
+    pub(super) control: WorkerControl,
+    pub(super) token: LeaseToken,
+    pub(super) lease: Duration,
+    pub(super) queues: Vec<WorkerQueue>,
+    pub(super) priority: outlast_core::pick::Priority,
+    pub(super) slots: usize,
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) service: RunService,
+    pub(super) states: Arc<States>,
+    pub(super) hooks: Hooks,
+    pub(super) groups: Vec<Group>,
+    pub(super) counters: Counters,
+    /// Told whenever room may have appeared.
+    pub(super) room: Notify,
+    /// Told when the claimer has found nothing anywhere.
+    pub(super) idle: Notify,
+    pub(super) finished: mpsc::Sender<Finished>,
+    held: Mutex<HashMap<u64, Held>>,
+    next_key: AtomicU64,
+    busy: AtomicUsize,
+    /// Smoothed time of a run in microseconds.
+    run_micros: AtomicU64,
+}
+
+/// What `life` gives a new worker's shared state.
+pub(super) struct Parts {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) clock: Clock,
+    pub(super) control: WorkerControl,
+    pub(super) token: LeaseToken,
+    pub(super) lease: Duration,
+    pub(super) queues: Vec<(QueueName, QueueOptions)>,
+    pub(super) priority: outlast_core::pick::Priority,
+    pub(super) slots: usize,
+    pub(super) service: RunService,
+    pub(super) states: Arc<States>,
+    pub(super) hooks: Hooks,
+    pub(super) groups: Vec<Group>,
+}
+
+impl Shared {
+    pub(super) fn new(parts: Parts) -> (Arc<Self>, mpsc::Receiver<Finished>) {
+        let (finished, inbox) = mpsc::channel(parts.slots + UNSETTLED_MAX);
+        let own = |(name, options)| WorkerQueue::new(name, options, &parts.groups);
+        let queues = parts.queues.into_iter().map(own).collect();
+        let shared = Self {
+            broker: parts.broker,
+            clock: parts.clock,
+            control: parts.control,
+            token: parts.token,
+            lease: parts.lease,
+            queues,
+            priority: parts.priority,
+            slots: parts.slots,
+            permits: Arc::new(Semaphore::new(parts.slots)),
+            service: parts.service,
+            states: parts.states,
+            hooks: parts.hooks,
+            groups: parts.groups,
+            counters: Counters::default(),
+            room: Notify::new(),
+            idle: Notify::new(),
+            finished,
+            held: Mutex::default(),
+            next_key: AtomicU64::new(0),
+            busy: AtomicUsize::new(0),
+            run_micros: AtomicU64::new(u64::MAX),
+        };
+        (Arc::new(shared), inbox)
+    }
+
+    pub(super) fn phase(&self) -> watch::Receiver<Phase> {
+        self.control.watch()
+    }
+
+    /// How many tasks of a queue may be claimed now.
+    pub(super) fn room_for(&self, queue: &WorkerQueue) -> usize {
+        let busy = self.busy.load(Ordering::SeqCst);
+        let held = lock(&self.held).len();
+        let run = (self.slots + self.prefetch()).saturating_sub(busy);
+        let settle = (self.slots + UNSETTLED_MAX).saturating_sub(held);
+        run.min(settle).min(queue.room()).min(limits::BATCH_TASKS_MAX)
+    }
+
+    /// How many tasks may wait in the worker for a slot: as many as all slots get through in
+    /// [`PREFETCH_WORK`]. Handlers that take longer get none, so that no task waits here while another
+    /// worker is free.
+    fn prefetch(&self) -> usize {
+        let micros = self.run_micros.load(Ordering::Relaxed);
+        if micros == u64::MAX {
+            return 0;
+        }
+        let work = u64::try_from(PREFETCH_WORK.as_micros()).unwrap_or(u64::MAX);
+        let tasks = work.saturating_mul(self.slots as u64) / micros.max(1);
+        usize::try_from(tasks).unwrap_or(PREFETCH_MAX).min(PREFETCH_MAX)
+    }
+
+    /// Learns how long a run took; recent runs count more.
+    pub(super) fn took(&self, run: Duration) {
+        let micros = u64::try_from(run.as_micros()).unwrap_or(u64::MAX - 1).max(1);
+        let before = self.run_micros.load(Ordering::Relaxed);
+        let smooth = if before == u64::MAX { micros } else { before - before / 8 + micros / 8 };
+        self.run_micros.store(smooth.max(1), Ordering::Relaxed);
+    }
+
+    /// Takes a claim into the books.
+    pub(super) fn hold(&self, queue: usize, lease: Lease, run: Option<Run>, now: Timestamp) -> u64 {
+        let key = self.next_key.fetch_add(1, Ordering::Relaxed);
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        self.queues[queue].busy.fetch_add(1, Ordering::SeqCst);
+        let held = Held { queue, lease, run, started_at: now, stage: Stage::Busy };
+        lock(&self.held).insert(key, held);
+        key
+    }
+
+    /// A run has ended: its slot is free, its outcome is not yet settled.
+    pub(super) fn ended(&self, key: u64) {
+        let mut held = lock(&self.held);
+        let Some(entry) = held.get_mut(&key) else { return };
+        if entry.stage == Stage::Busy {
+            entry.stage = Stage::Unsettled;
+            self.not_busy(entry.queue);
+        }
+        drop(held);
+        self.room.notify_one();
+    }
+
+    /// A claim leaves the books: settled, or lost.
+    pub(super) fn drop_held(&self, key: u64) {
+        let gone = lock(&self.held).remove(&key);
+        if let Some(entry) = gone.filter(|entry| entry.stage == Stage::Busy) {
+            self.not_busy(entry.queue);
+        }
+        self.room.notify_one();
+    }
+
+    fn not_busy(&self, queue: usize) {
+        self.busy.fetch_sub(1, Ordering::SeqCst);
+        self.queues[queue].busy.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Tasks that were claimed and have not ended.
+    pub(super) fn busy(&self) -> usize {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    /// Leases that are held, ended runs included.
+    pub(super) fn held(&self) -> usize {
+        lock(&self.held).len()
+    }
+
+    /// Looks at every lease that is held.
+    pub(super) fn for_each_held(&self, mut look: impl FnMut(u64, &mut Held)) {
+        for (key, held) in lock(&self.held).iter_mut() {
+            look(*key, held);
+        }
+    }
+
+    /// The runs that a cancel command means.
+    pub(super) fn find_runs(&self, queue: &QueueName, id: &TaskId) -> Vec<Run> {
+        let held = lock(&self.held);
+        let own =
+            held.values().filter(|h| self.queues[h.queue].name == *queue && h.lease.id == *id);
+        own.filter_map(|h| h.run.clone()).collect()
+    }
+
+    /// What runs now, for the beat.
+    pub(super) fn running(&self) -> Vec<RunningTask> {
+        let held = lock(&self.held);
+        let busy = held.values().filter(|held| held.stage == Stage::Busy);
+        let shown = busy.filter_map(|held| {
+            let run = held.run.as_ref()?;
+            Some(RunningTask {
+                queue: self.queues[held.queue].name.clone(),
+                id: held.lease.id.clone(),
+                task_type: run.task().task_type.clone(),
+                started_at: held.started_at,
+                deadline: run.deadline(),
+            })
+        });
+        shown.take(limits::BEAT_RUNNING_MAX).collect()
+    }
+}
