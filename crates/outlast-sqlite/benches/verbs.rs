@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outlast_core::{
     Broker, Claim, Claims, Durability, EnqueueVerdict, Inspect, Interest, LeaseToken, NewTask,
@@ -18,6 +18,7 @@ use outlast_core::{
 };
 use outlast_sqlite::{Options, SqliteBroker};
 use rusqlite::{Connection, params};
+use tokio::time::Instant;
 
 const PAYLOAD: [u8; 200] = [b'x'; 200];
 const BATCH: usize = 256;
@@ -72,12 +73,13 @@ async fn wake_ups(folder: &Path) {
 async fn wake_up(broker: &SqliteBroker, waiter: &SqliteBroker) -> Duration {
     let interest = Interest { queues: vec![name("wake")], token: None };
     let waiting = waiter.clone();
-    let wait = tokio::spawn(async move {
+    let mut wait = tokio::spawn(async move {
         waiting.wait(&interest, now(), Duration::from_secs(60)).await.expect("waits");
         Instant::now()
     });
     // Until the waiter sleeps: it has looked and found nothing by then.
-    tokio::time::sleep(Duration::from_millis(15)).await;
+    let early = tokio::time::timeout(Duration::from_millis(15), &mut wait).await;
+    assert!(early.is_err(), "nothing is there yet");
     let began = Instant::now();
     enqueue(broker, "wake", 1, 1, 1).await;
     let took = wait.await.expect("ends").duration_since(began);
