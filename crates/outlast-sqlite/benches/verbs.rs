@@ -8,14 +8,17 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use outlast_core::{
-    Broker, Claim, Claims, Durability, EnqueueVerdict, Inspect, LeaseToken, NewTask, Outcome,
-    QueueName, Session, SessionId, SettleVerdict, Settlement, TaskId, TaskType, Timestamp, Want,
+    Broker, Claim, Claims, Durability, EnqueueVerdict, Inspect, Interest, LeaseToken, NewTask,
+    Outcome, QueueName, Session, SessionId, SettleVerdict, Settlement, TaskId, TaskType, Timestamp,
+    Want,
 };
 use outlast_sqlite::{Options, SqliteBroker};
 use rusqlite::{Connection, params};
+use tokio::time::Instant;
 
 const PAYLOAD: [u8; 200] = [b'x'; 200];
 const BATCH: usize = 256;
@@ -38,7 +41,59 @@ fn main() {
     show("bare rusqlite, batch 1", bare_single, None);
     let bare = yardstick_rows(folder.path(), "bulk.db", count, BATCH);
     show("bare rusqlite, batch 256", bare, None);
-    runtime.block_on(verbs(folder.path(), count, stored, bare_single, bare));
+    runtime.block_on(async {
+        verbs(folder.path(), count, stored, bare_single, bare).await;
+        wake_ups(folder.path()).await;
+    });
+}
+
+/// From the call that enqueues to the waiter that is awake, in the same broker and in another one on
+/// the same file (which hears of it as another process does); and what it costs to wait for nothing.
+async fn wake_ups(folder: &Path) {
+    let file = folder.join("wake.db");
+    let broker = SqliteBroker::open(&file, Options::default()).expect("opens");
+    let other = SqliteBroker::open(&file, Options::default()).expect("opens");
+    for (what, waiter) in [("in this broker", &broker), ("in another one", &other)] {
+        let mut took = Vec::new();
+        for _ in 0..200 {
+            took.push(wake_up(&broker, waiter).await);
+        }
+        took.sort();
+        println!("wake-up {what:<16} p50 {:?}, p99 {:?}", took[100], took[198]);
+    }
+    let interest = Interest { queues: vec![name("nothing")], token: None };
+    let (began, before) = (Instant::now(), cpu());
+    for _ in 0..5 {
+        other.wait(&interest, now(), Duration::from_secs(1)).await.expect("waits");
+    }
+    let part = (cpu() - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("waiting for nothing: {:.2} % of a core", 100.0 * part);
+}
+
+async fn wake_up(broker: &SqliteBroker, waiter: &SqliteBroker) -> Duration {
+    let interest = Interest { queues: vec![name("wake")], token: None };
+    let waiting = waiter.clone();
+    let mut wait = tokio::spawn(async move {
+        waiting.wait(&interest, now(), Duration::from_secs(60)).await.expect("waits");
+        Instant::now()
+    });
+    // Until the waiter sleeps: it has looked and found nothing by then.
+    let early = tokio::time::timeout(Duration::from_millis(15), &mut wait).await;
+    assert!(early.is_err(), "nothing is there yet");
+    let began = Instant::now();
+    enqueue(broker, "wake", 1, 1, 1).await;
+    let took = wait.await.expect("ends").duration_since(began);
+    drain(broker, "wake", 1, 1).await;
+    took
+}
+
+/// The processor time of this process so far.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<i64> = stat.split(' ').filter_map(|field| field.parse().ok()).collect();
+    // utime and stime are the 14th and 15th field; the name and the state are no numbers.
+    let ticks = fields.get(11).zip(fields.get(12)).map_or(0, |(user, system)| user + system);
+    Duration::from_millis(ticks.unsigned_abs() * 10)
 }
 
 async fn verbs(folder: &Path, count: usize, stored: usize, bare_single: f64, bare: f64) {
@@ -90,9 +145,11 @@ fn task(number: usize) -> NewTask {
     NewTask::new(id, TaskType::stored("bench"), PAYLOAD.to_vec().into())
 }
 
-fn session(number: u64) -> Session {
-    let random = u128::from(std::process::id()) << 64 | u128::from(number);
-    Session::new(SessionId(random), 64)
+/// A new session, so that no batch is a repeat of an earlier figure's.
+fn session() -> Session {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    Session::new(SessionId(u128::from(std::process::id()) << 64 | u128::from(number)), 64)
 }
 
 async fn fill(broker: &SqliteBroker, stored: usize) {
@@ -116,7 +173,7 @@ async fn enqueue(
         let (broker, queue) = (broker.clone(), name(queue));
         let extra = if caller == 0 { count - each * callers } else { 0 };
         running.spawn(async move {
-            let mut session = session(caller as u64 + 1000);
+            let mut session = session();
             let (first, mut left) = (caller * 10_000_000, each + extra);
             while left > 0 {
                 let size = left.min(batch);
@@ -153,7 +210,7 @@ async fn drain(broker: &SqliteBroker, queue: &str, count: usize, batch: usize) -
 }
 
 async fn drain_one(broker: &SqliteBroker, queue: &QueueName, number: u64, batch: usize) -> usize {
-    let mut session = session(number + 2000);
+    let mut session = session();
     let want = Want {
         token: LeaseToken::new(number as u32 + 1).expect("in range"),
         tasks_max: batch,

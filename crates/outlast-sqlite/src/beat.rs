@@ -193,17 +193,7 @@ pub(crate) fn post(
     command: &Command,
     now: Timestamp,
 ) -> Result<(), Fail> {
-    let stored = match command {
-        Command::Cancel { queue, id } => Stored::Cancel { queue: queue.clone(), id: id.clone() },
-        Command::Quiet => Stored::Quiet,
-        Command::Stop => Stored::Stop,
-        other => {
-            let why = format!("command {other:?} is unknown to this broker");
-            return Err(BrokerError::rejected(why).into());
-        }
-    };
-    let body = serde_json::to_string(&stored)
-        .map_err(|error| BrokerError::rejected("could not store a command").with_source(error))?;
+    let body = body(command)?;
     let (waiting, same): (i64, bool) = tx
         .conn
         .prepare_cached(
@@ -216,19 +206,41 @@ pub(crate) fn post(
         return Err(Fail::Abort(BrokerError::new(Kind::Busy, why)));
     }
     if !same {
-        let number: i64 = tx
-            .conn
-            .prepare_cached(
-                "UPDATE counter SET value = value + 1 WHERE name = 'command' RETURNING value",
-            )?
-            .query_row([], |row| row.get(0))?;
-        tx.conn
-            .prepare_cached(
-                "INSERT INTO command (number, token, expires, body) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute(params![number, token.get(), now.as_millis() + COMMAND_TTL_MS, body])?;
+        insert_command(tx.conn, token, now.as_millis() + COMMAND_TTL_MS, &body)?;
     }
     tx.news.command(token);
+    Ok(())
+}
+
+fn body(command: &Command) -> Result<String, BrokerError> {
+    let stored = match command {
+        Command::Cancel { queue, id } => Stored::Cancel { queue: queue.clone(), id: id.clone() },
+        Command::Quiet => Stored::Quiet,
+        Command::Stop => Stored::Stop,
+        other => {
+            let why = format!("command {other:?} is unknown to this broker");
+            return Err(BrokerError::rejected(why));
+        }
+    };
+    serde_json::to_string(&stored)
+        .map_err(|error| BrokerError::rejected("could not store a command").with_source(error))
+}
+
+fn insert_command(
+    conn: &Connection,
+    token: LeaseToken,
+    expires: i64,
+    body: &str,
+) -> rusqlite::Result<()> {
+    let number: i64 = conn
+        .prepare_cached(
+            "UPDATE counter SET value = value + 1 WHERE name = 'command' RETURNING value",
+        )?
+        .query_row([], |row| row.get(0))?;
+    conn.prepare_cached(
+        "INSERT INTO command (number, token, expires, body) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(params![number, token.get(), expires, body])?;
     Ok(())
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outlast_core::{
     Beat, BeatReply, Broker, BrokerError, Claims, Durability, Enqueued, Epoch, Extended, Health,
-    Hold, Home, Interest, Kind, NewTask, QueueName, Role, Settled, Settlement, Stamp, SweepBudget,
-    Swept, Timestamp, Want, Woke,
+    Hold, Home, Interest, NewTask, QueueName, Role, Settled, Settlement, Stamp, SweepBudget, Swept,
+    Timestamp, Want, Woke,
 };
 use rusqlite::Connection;
 
@@ -59,9 +59,9 @@ impl SqliteBroker {
     /// Opens a database file, `:memory:` included. Blocks for a few system calls.
     ///
     /// # Errors
-    /// [`Kind::Unavailable`] if the file cannot be opened, [`Kind::Misconfigured`] if it may not be
-    /// written or is of a newer version or another program, [`Kind::Corrupt`] if it is no database,
-    /// [`Kind::Busy`] if others keep it locked or the disk is full.
+    /// Unavailable if the file cannot be opened, misconfigured if it may not be written or is of a newer
+    /// version or another program, corrupt if it is no database, busy if others keep it locked or the
+    /// disk is full.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, BrokerError> {
         let path = path.as_ref();
         if path == Path::new(":memory:") {
@@ -117,7 +117,7 @@ impl SqliteBroker {
     }
 
     /// Answers what is queued, writes the log back and ends the writer. Every later call of any clone
-    /// answers [`Kind::Unavailable`].
+    /// answers [`Unavailable`](outlast_core::Kind::Unavailable).
     pub async fn close(&self) {
         // The writer last: the last connection to go writes the log back and removes it.
         if let Some(readers) = &self.inner.readers {
@@ -271,7 +271,7 @@ impl Broker for SqliteBroker {
         let probe = self.write("could not write a probe", 1, move |tx| probe(tx, now)).await;
         let role = match probe {
             Ok(()) => Role::Primary,
-            Err(error) if error.kind() == Kind::Misconfigured => Role::Replica,
+            Err(error) if error::is_read_only(&error) => Role::Replica,
             Err(error) => return Err(error),
         };
         let epoch = Epoch(self.inner.epoch.clone());

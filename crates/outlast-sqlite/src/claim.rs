@@ -246,12 +246,26 @@ impl Taker<'_> {
         if tasks.is_empty() {
             return Ok(None);
         }
+        let id = self.insert_set(tx, sid, &ready.group, until, size)?;
+        let lease = Lease { id, token: self.token, until };
+        let group = GroupName::stored(&ready.group);
+        Ok(Some((sid, ClaimedGroup { group, tasks, lease })))
+    }
+
+    fn insert_set(
+        &self,
+        tx: &Tx<'_>,
+        sid: i64,
+        group: &str,
+        until: Timestamp,
+        size: i64,
+    ) -> Result<TaskId, Fail> {
         let id: String = tx.conn.prepare_cached(INSERT_SET)?.query_row(
             params![
                 sid,
                 groups::SET_PREFIX,
                 self.qid,
-                ready.group,
+                group,
                 self.token.get(),
                 until.as_millis(),
                 self.now.as_millis(),
@@ -259,9 +273,7 @@ impl Taker<'_> {
             ],
             |row| row.get(0),
         )?;
-        let lease = Lease { id: TaskId::stored(&id), token: self.token, until };
-        let group = GroupName::stored(&ready.group);
-        Ok(Some((sid, ClaimedGroup { group, tasks, lease })))
+        Ok(TaskId::stored(&id))
     }
 
     fn members(

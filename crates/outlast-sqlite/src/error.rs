@@ -69,6 +69,14 @@ pub(crate) fn kind_of_commit(error: &rusqlite::Error) -> Kind {
     }
 }
 
+/// True if a write failed because the database may only be read.
+pub(crate) fn is_read_only(error: &BrokerError) -> bool {
+    let source = std::error::Error::source(error);
+    source
+        .and_then(|source| source.downcast_ref::<rusqlite::Error>())
+        .is_some_and(|error| error.sqlite_error_code() == Some(ErrorCode::ReadOnly))
+}
+
 /// An error of the file system.
 pub(crate) fn from_io(what: &str, error: io::Error) -> BrokerError {
     let kind = match error.kind() {
@@ -90,11 +98,11 @@ pub(crate) fn kind(error: &rusqlite::Error) -> Kind {
         | ErrorCode::DatabaseLocked
         | ErrorCode::DiskFull
         | ErrorCode::OutOfMemory
-        | ErrorCode::SystemIoFailure
         | ErrorCode::OperationInterrupted
         | ErrorCode::FileLockingProtocolFailed
         | ErrorCode::SchemaChanged => Kind::Busy,
-        ErrorCode::CannotOpen => Kind::Unavailable,
+        // A full disk is not among the I/O errors, it has a code of its own: the device is in trouble.
+        ErrorCode::CannotOpen | ErrorCode::SystemIoFailure => Kind::Unavailable,
         // Waiting does not help: someone has to act.
         ErrorCode::ReadOnly
         | ErrorCode::PermissionDenied
@@ -131,8 +139,8 @@ mod tests {
             (ffi::SQLITE_BUSY_SNAPSHOT, Kind::Busy),
             (ffi::SQLITE_LOCKED, Kind::Busy),
             (ffi::SQLITE_FULL, Kind::Busy),
-            (ffi::SQLITE_IOERR, Kind::Busy),
-            (ffi::SQLITE_IOERR_WRITE, Kind::Busy),
+            (ffi::SQLITE_IOERR, Kind::Unavailable),
+            (ffi::SQLITE_IOERR_WRITE, Kind::Unavailable),
             (ffi::SQLITE_NOMEM, Kind::Busy),
             (ffi::SQLITE_CANTOPEN, Kind::Unavailable),
             (ffi::SQLITE_READONLY, Kind::Misconfigured),

@@ -181,6 +181,12 @@ impl Tally {
         self.entries[q.0].row.qid
     }
 
+    /// True if the transaction has touched the queue and it is paused.
+    pub(crate) fn is_paused(&self, name: &QueueName) -> bool {
+        let entry = self.entries.iter().find(|entry| entry.name == *name);
+        entry.is_some_and(|entry| entry.row.paused_since.is_some())
+    }
+
     /// A run ended.
     pub(crate) fn ended(&mut self, q: Q, now: Timestamp, how: Ended) {
         let entry = &mut self.entries[q.0];

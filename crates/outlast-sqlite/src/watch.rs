@@ -31,7 +31,7 @@ impl Watch {
             // An error may mean that events were lost: look as well.
             if event.map_or(true, |event| event.kind.is_modify()) {
                 look();
-                std::thread::sleep(REST);
+                rest();
             }
         };
         let started = notify::recommended_watcher(on_change).and_then(|mut watcher| {
@@ -46,4 +46,9 @@ impl Watch {
             }
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the watcher's own thread: nobody else waits for it")]
+fn rest() {
+    std::thread::sleep(REST);
 }

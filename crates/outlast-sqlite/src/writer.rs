@@ -27,6 +27,10 @@ const WAITING_MAX: usize = 1024;
 /// 10 ms of work, and what one transaction keeps in memory before it is written.
 const GROUP_WEIGHT_MAX: usize = 8192;
 
+/// How often the writer looks again, giving way in between, before it begins with a group that is
+/// smaller than the last one: about 10 µs on an idle machine, a tenth of a commit.
+const GATHER_MOMENTS: usize = 20;
+
 /// What a verb sees of the running transaction.
 pub(crate) struct Tx<'a> {
     pub(crate) conn: &'a Connection,
@@ -119,7 +123,7 @@ impl Writer {
         let (jobs, inbox) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(false);
         let rounds = Rounds::default();
-        let thread = Thread { conn, gate, live, hub, inbox, rounds, version: None };
+        let thread = Thread { conn, gate, live, hub, inbox, rounds, gathered: 0, version: None };
         let run = move || {
             thread.run();
             // Seen by `close`; without a closer nobody listens.
@@ -177,6 +181,8 @@ struct Thread {
     hub: Arc<Hub>,
     inbox: mpsc::Receiver<Job>,
     rounds: Rounds,
+    /// How many verbs were in the last group.
+    gathered: usize,
     version: Option<i64>,
 }
 
@@ -200,15 +206,34 @@ impl Thread {
         while open && let Some(job) = self.inbox.blocking_recv() {
             let mut group = Group::default();
             open = group.add(job);
-            while open
-                && group.weight < GROUP_WEIGHT_MAX
-                && let Ok(job) = self.inbox.try_recv()
-            {
-                open = group.add(job);
-            }
+            open = open && self.gather(&mut group);
+            self.gathered = group.verbs.len();
             self.serve(group);
         }
         self.end();
+    }
+
+    /// Takes every verb that waits. The callers of the last group are about to send their next ones:
+    /// so a group that is smaller than the last one gives them a moment. A caller that is alone never
+    /// waits. False if the broker is to be closed.
+    fn gather(&mut self, group: &mut Group) -> bool {
+        let mut moments = 0;
+        loop {
+            while group.weight < GROUP_WEIGHT_MAX
+                && let Ok(job) = self.inbox.try_recv()
+            {
+                if !group.add(job) {
+                    return false;
+                }
+                moments = 0;
+            }
+            let is_full = group.weight >= GROUP_WEIGHT_MAX;
+            if is_full || group.verbs.len() >= self.gathered || moments >= GATHER_MOMENTS {
+                return true;
+            }
+            moments += 1;
+            std::thread::yield_now();
+        }
     }
 
     fn serve(&mut self, group: Group) {
@@ -396,13 +421,17 @@ pub(crate) fn weight(tasks: usize, bytes: usize) -> usize {
 }
 
 impl Tx<'_> {
-    /// The queue has something to claim.
+    /// The queue has something to claim, unless it is paused.
     pub(crate) fn ready(&mut self, queue: &QueueName) {
-        self.news.ready(queue);
+        if !self.tally.is_paused(queue) {
+            self.news.ready(queue);
+        }
     }
 
-    /// The queue has something due at `at`.
+    /// The queue has something due at `at`, unless it is paused.
     pub(crate) fn due(&mut self, queue: &QueueName, at: i64) {
-        self.news.due(queue, at);
+        if !self.tally.is_paused(queue) {
+            self.news.due(queue, at);
+        }
     }
 }

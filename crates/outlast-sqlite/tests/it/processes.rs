@@ -1,9 +1,10 @@
 //! Several processes on one file: dying, waking and being killed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outlast_core::{Broker, Inspect, Interest, TaskState};
 use rusqlite::Connection;
+use tokio::time::Instant;
 
 use crate::child::Actor;
 use crate::kit::*;
