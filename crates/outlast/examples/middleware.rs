@@ -2,9 +2,8 @@
 //!
 //! `cargo run -p outlast --example middleware`
 
-use std::time::Instant;
-
 use outlast::{Client, Next, Reply, Run, TaskRequest, Worker};
+use tokio::time::Instant;
 
 async fn timed(run: Run, next: Next) -> Reply {
     let (id, begin) = (run.task().id.clone(), Instant::now());

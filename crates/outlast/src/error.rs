@@ -7,7 +7,7 @@ use std::sync::Arc;
 use outlast_core::task::TaskError;
 use outlast_core::{BrokerError, Kind, NameError};
 
-/// A `Result` with the library's [`Error`](enum@Error).
+/// A `Result` with the library's [`Error`](struct@Error).
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What an error means for the caller.

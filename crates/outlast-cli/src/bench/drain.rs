@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::Instant;
 
 use outlast::{QueueName, RawPayload, State, Worker};
 
 use super::report::Figure;
 use super::yardstick::Bare;
-use super::{Size, enqueue, fresh, number};
+use super::{Size, Stopwatch, enqueue, fresh, number};
 
 /// Slots of the worker: enough that trivial handlers never wait for one.
 const SLOTS: usize = 64;
@@ -23,7 +22,7 @@ pub(super) async fn run(
     let client = connection.client();
     enqueue::fill(&client, size.tasks).await?;
     let runs: Arc<Vec<AtomicU8>> = Arc::new((0..size.tasks).map(|_| AtomicU8::new(0)).collect());
-    let begin = Instant::now();
+    let begin = Stopwatch::start();
     let summary = Worker::new(&client)
         .slots(SLOTS)
         .state(runs.clone())
@@ -31,7 +30,7 @@ pub(super) async fn run(
         .exit_when_empty()
         .run()
         .await?;
-    let rate = size.tasks as f64 / begin.elapsed().as_secs_f64();
+    let rate = size.tasks as f64 / begin.seconds();
     let once = runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1);
     let left = client.inspector().queue(&QueueName::default_queue()).await?.size();
     let exact = once && left == 0 && summary.succeeded == size.tasks as u64;

@@ -3,13 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use outlast::{Client, QueueName, Result, TaskRequest};
 
 use super::report::Figure;
 use super::yardstick::Bare;
-use super::{Size, fresh, payload};
+use super::{Size, Stopwatch, fresh, payload};
 
 /// Awaiting callers of the concurrent figure.
 const CALLERS: usize = 64;
@@ -37,12 +36,12 @@ pub(super) async fn run(folder: &Path, size: Size, each: &mut impl FnMut(&Figure
 async fn single(folder: &Path, size: Size) -> Result<Figure> {
     let (_, connection) = fresh(folder, "single").await?;
     let client = connection.client();
-    let (begin, mut count) = (Instant::now(), 0);
-    while begin.elapsed().as_secs_f64() < size.seconds {
+    let (begin, mut count) = (Stopwatch::start(), 0);
+    while begin.seconds() < size.seconds {
         client.enqueue(request(count)).await?;
         count += 1;
     }
-    let rate = count as f64 / begin.elapsed().as_secs_f64();
+    let rate = count as f64 / begin.seconds();
     let exact = stored(&client).await? == count;
     connection.close().await;
     Ok(Figure::new("enqueue.single", rate, "tasks/s").exact(exact))
@@ -52,12 +51,12 @@ async fn concurrent(folder: &Path, size: Size) -> Result<Figure> {
     let (_, connection) = fresh(folder, "concurrent").await?;
     let client = connection.client();
     let next = Arc::new(AtomicUsize::new(0));
-    let begin = Instant::now();
+    let begin = Stopwatch::start();
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..CALLERS {
         let (client, next) = (client.clone(), next.clone());
         callers.spawn(async move {
-            while begin.elapsed().as_secs_f64() < size.seconds {
+            while begin.seconds() < size.seconds {
                 client.enqueue(request(next.fetch_add(1, Ordering::Relaxed))).await?;
             }
             Ok::<_, outlast::Error>(())
@@ -67,7 +66,7 @@ async fn concurrent(folder: &Path, size: Size) -> Result<Figure> {
         result?;
     }
     let count = next.load(Ordering::Relaxed);
-    let rate = count as f64 / begin.elapsed().as_secs_f64();
+    let rate = count as f64 / begin.seconds();
     let exact = stored(&client).await? == count;
     connection.close().await;
     Ok(Figure::new("enqueue.concurrent", rate, "tasks/s").exact(exact))
@@ -76,9 +75,9 @@ async fn concurrent(folder: &Path, size: Size) -> Result<Figure> {
 async fn bulk(folder: &Path, size: Size) -> Result<Figure> {
     let (_, connection) = fresh(folder, "bulk").await?;
     let client = connection.client();
-    let begin = Instant::now();
+    let begin = Stopwatch::start();
     fill(&client, size.tasks).await?;
-    let rate = size.tasks as f64 / begin.elapsed().as_secs_f64();
+    let rate = size.tasks as f64 / begin.seconds();
     let exact = stored(&client).await? == size.tasks;
     connection.close().await;
     Ok(Figure::new("enqueue.bulk", rate, "tasks/s").exact(exact))

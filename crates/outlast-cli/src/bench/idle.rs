@@ -1,12 +1,12 @@
 //! What a worker costs that has nothing to do.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outlast::Worker;
 
 use super::report::Figure;
-use super::{Size, fresh};
+use super::{Size, Stopwatch, fresh};
 
 /// Time for the start to be over: opening, first beat, first claims.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -24,9 +24,9 @@ pub(super) async fn run(
     let control = worker.control();
     let running = tokio::spawn(worker.run_until(std::future::pending()));
     tokio::time::sleep(SETTLE).await;
-    let (begin, before) = (Instant::now(), cpu_time());
+    let (begin, before) = (Stopwatch::start(), cpu_time());
     tokio::time::sleep(size.idle).await;
-    let share = (cpu_time() - before).as_secs_f64() / begin.elapsed().as_secs_f64();
+    let share = (cpu_time() - before).as_secs_f64() / begin.seconds();
     control.stop();
     running.await??;
     connection.close().await;

@@ -13,7 +13,7 @@ mod report;
 mod yardstick;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use outlast::{Connection, Result};
 
@@ -65,6 +65,21 @@ pub(crate) async fn run(
     pickup::run(&folder.0, size, &mut each).await?;
     idle::run(&folder.0, size, &mut each).await?;
     Ok(())
+}
+
+/// Real time from its start: what a bench is about.
+#[derive(Clone, Copy)]
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, reason = "a bench measures real time")]
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn seconds(self) -> f64 {
+        self.0.elapsed().as_secs_f64()
+    }
 }
 
 /// A folder that is removed with everything in it.

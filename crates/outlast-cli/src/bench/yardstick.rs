@@ -3,11 +3,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
 
 use rusqlite::{Connection, params};
 
-use super::{PAYLOAD_BYTES, Size, payload};
+use super::{PAYLOAD_BYTES, Size, Stopwatch, payload};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -15,13 +14,13 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 pub(super) fn appends(folder: &Path, size: Size) -> Result<f64> {
     let mut file = File::create(folder.join("appends"))?;
     let bytes = [b'x'; PAYLOAD_BYTES];
-    let (begin, mut count) = (Instant::now(), 0_u32);
-    while begin.elapsed().as_secs_f64() < size.seconds {
+    let (begin, mut count) = (Stopwatch::start(), 0_u32);
+    while begin.seconds() < size.seconds {
         file.write_all(&bytes)?;
         file.sync_data()?;
         count += 1;
     }
-    Ok(f64::from(count) / begin.elapsed().as_secs_f64())
+    Ok(f64::from(count) / begin.seconds())
 }
 
 /// A bare table with the columns and the index that a queue cannot do without, durable like ours.
@@ -43,8 +42,8 @@ impl Bare {
 
     /// Inserts a second, `batch` to a transaction, until the time is over or `most` are in.
     pub(super) fn insert(&mut self, batch: usize, most: usize, seconds: f64) -> Result<f64> {
-        let (begin, first) = (Instant::now(), self.next);
-        while begin.elapsed().as_secs_f64() < seconds && self.next - first < most {
+        let (begin, first) = (Stopwatch::start(), self.next);
+        while begin.seconds() < seconds && self.next - first < most {
             let transaction = self.connection.transaction()?;
             {
                 let mut insert = transaction.prepare_cached(
@@ -58,13 +57,13 @@ impl Bare {
             }
             transaction.commit()?;
         }
-        Ok((self.next - first) as f64 / begin.elapsed().as_secs_f64())
+        Ok((self.next - first) as f64 / begin.seconds())
     }
 
     /// Takes and deletes a second, `batch` to a transaction, in two transactions like a claim and a
     /// settle, until the table is empty.
     pub(super) fn drain(&mut self, batch: usize) -> Result<f64> {
-        let (begin, mut count) = (Instant::now(), 0_usize);
+        let (begin, mut count) = (Stopwatch::start(), 0_usize);
         loop {
             let taken: Vec<i64> = {
                 let transaction = self.connection.transaction()?;
@@ -80,7 +79,7 @@ impl Bare {
                 taken
             };
             if taken.is_empty() {
-                return Ok(count as f64 / begin.elapsed().as_secs_f64());
+                return Ok(count as f64 / begin.seconds());
             }
             let transaction = self.connection.transaction()?;
             for rid in &taken {

@@ -53,7 +53,10 @@ impl Row for Shown<'_> {
 
 pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     if args.produce {
-        return bench::produce(&context.client().await?).await.map(|()| Exit::Done).map_err(failed);
+        return bench::produce(&context.client().await?)
+            .await
+            .map(|()| Exit::Done)
+            .map_err(|error| failed(&*error));
     }
     let size = if args.quick { Size::QUICK } else { Size::FULL };
     let mut figures = Vec::new();
@@ -67,7 +70,7 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
         figures.push(figure.clone());
     })
     .await
-    .map_err(failed)?;
+    .map_err(|error| failed(&*error))?;
     if let Some(error) = trouble {
         return Err(error);
     }
@@ -83,6 +86,6 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     }
 }
 
-fn failed(error: Box<dyn std::error::Error>) -> CliError {
+fn failed(error: &dyn std::error::Error) -> CliError {
     CliError::new(Exit::Failed, format!("could not measure: {error}"))
 }

@@ -1,11 +1,12 @@
 //! The end of a worker: nothing is lost, and it comes in time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use outlast::testing::TestBed;
 use outlast::{Cancel, CancelReason, Failure, Phase, TaskRequest, TaskState, Worker};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::soon;
 
