@@ -32,6 +32,9 @@ enum Closer {
 impl Connection {
     /// Opens the broker behind `url`, creating an embedded one that does not exist yet.
     ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
     /// # Errors
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a URL that names no broker of this build, otherwise what the broker
     /// answers: its kind says whether it can be reached, read and written.
@@ -54,7 +57,8 @@ impl Connection {
         }
     }
 
-    /// A connection to a broker of the caller's own making. `name` stands for its URL.
+    /// A connection to a broker of the caller's own making. `name` stands for its URL, and like one it is
+    /// shown without a password.
     pub fn custom<B: Broker + Inspect>(name: &str, broker: B) -> Self {
         let broker = Arc::new(broker);
         Self::of_halves(name, broker.clone(), broker)
@@ -63,7 +67,8 @@ impl Connection {
     /// A connection whose two sides are different objects: for layers over a broker that leave the
     /// inspection as it is.
     pub fn of_halves(name: &str, broker: Arc<dyn Broker>, inspect: Arc<dyn Inspect>) -> Self {
-        Self { inspect, broker, clock: Clock::system(), url: name.into(), closer: Closer::Nothing }
+        let (clock, url) = (Clock::system(), mask(name).into());
+        Self { inspect, broker, clock, url, closer: Closer::Nothing }
     }
 
     /// The same broker seen with another clock: for tests.
@@ -73,7 +78,7 @@ impl Connection {
         self
     }
 
-    /// The broker's URL, without its password.
+    /// The broker's URL, without its password: fit to be shown and logged, not to be opened again.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -86,6 +91,9 @@ impl Connection {
     }
 
     /// A client with the default options.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, like [`Client::new`].
     #[must_use]
     pub fn client(&self) -> Client {
         Client::new(self)
@@ -125,6 +133,14 @@ fn scheme(url: &str) -> Result<Scheme<'_>> {
                 "broker {url:?} names no file: write sqlite://tasks.db or sqlite::memory:"
             )));
         }
+        // SQLite's own URLs have options there; here it would become part of the file's name.
+        if let Some((path, _)) = path.split_once('?') {
+            return Err(Error::invalid(format!(
+                "broker {:?} has options after `?`, and an embedded broker takes none: write \
+                 sqlite://{path}, a file that does not exist is created",
+                mask(url)
+            )));
+        }
         return Ok(Scheme::Sqlite(path));
     }
     Err(Error::invalid(format!(
@@ -146,7 +162,7 @@ async fn open_sqlite(url: &str, path: &str) -> Result<Connection> {
         }
     };
     let broker = opened.map_err(|_| {
-        Error::stopped(format!("the runtime was shut down while {url} was opened"))
+        Error::stopped(format!("the runtime was shut down while {} was opened", mask(url)))
     })??;
     Ok(Connection {
         closer: Closer::Sqlite(broker.clone()),
@@ -154,17 +170,50 @@ async fn open_sqlite(url: &str, path: &str) -> Result<Connection> {
     })
 }
 
-/// The URL with its user info's password replaced by stars, fit for logs and errors.
+/// What names a secret in a URL's query.
+const SECRET_KEYS: [&str; 7] = ["password", "passwd", "pass", "pwd", "secret", "token", "auth"];
+
+/// The URL with its secrets replaced by stars, fit for logs and errors. It errs on the side of the stars:
+/// a password may hold any character that should have been escaped, and a URL may lack its scheme.
 #[must_use]
 pub(crate) fn mask(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    match authority.rsplit_once('@') {
-        None => url.to_owned(),
-        Some((user, host)) => {
-            let user = user.split_once(':').map_or("", |(user, _)| user);
-            format!("{scheme}://{user}{}***@{host}{path}", if user.is_empty() { "" } else { ":" })
+    let (head, query) = url.split_at(query_start(url));
+    let mut masked = match head.split_once("://") {
+        // An embedded broker has no user, and a path may hold an `@`.
+        _ if head.starts_with("sqlite:") => head.to_owned(),
+        Some((scheme, rest)) => format!("{scheme}://{}", mask_user(rest)),
+        None => mask_user(head),
+    };
+    for part in query.split_inclusive(['?', '&']) {
+        let (pair, separator) = part.split_at(part.trim_end_matches(['?', '&']).len());
+        masked.push_str(&mask_pair(pair));
+        masked.push_str(separator);
+    }
+    masked
+}
+
+/// Where the query begins. A `?` with an `@` behind it and no `=` between belongs to a password.
+fn query_start(url: &str) -> usize {
+    let mut starts = url.match_indices('?').map(|(at, _)| at);
+    let begins_query =
+        |at: &usize| url[*at..].split_once('@').is_none_or(|(before, _)| before.contains('='));
+    starts.find(begins_query).unwrap_or(url.len())
+}
+
+fn mask_user(rest: &str) -> String {
+    let Some((user, host)) = rest.rsplit_once('@') else { return rest.to_owned() };
+    match user.split_once(':') {
+        Some((name, _)) if !name.is_empty() => format!("{name}:***@{host}"),
+        _ => format!("***@{host}"),
+    }
+}
+
+fn mask_pair(pair: &str) -> String {
+    match pair.split_once('=') {
+        Some((key, _)) if SECRET_KEYS.iter().any(|secret| key.eq_ignore_ascii_case(secret)) => {
+            format!("{key}=***")
         }
+        _ => pair.to_owned(),
     }
 }
 
@@ -180,10 +229,37 @@ mod tests {
             ("redis://queue:s@cret@host", "redis://queue:***@host"),
             ("redis://host/0?x=a@b", "redis://host/0?x=a@b"),
             ("redis://secret@host", "redis://***@host"),
+            // The user info ended at the first slash, and the rest was shown.
+            ("redis://user:pa/ss@host/0", "redis://user:***@host/0"),
+            ("redis://user:pa?ss@host/0?db=1", "redis://user:***@host/0?db=1"),
+            ("redis://user:pa#ss@host", "redis://user:***@host"),
+            ("redis://host/0?db=1&Password=s3&x=y", "redis://host/0?db=1&Password=***&x=y"),
+            ("redis://host?token=a=b", "redis://host?token=***"),
+            ("redis://host?password=a@b", "redis://host?password=***"),
+            ("user:secret@host:6379", "user:***@host:6379"),
+            ("sqlite:///home/me@work/a.db", "sqlite:///home/me@work/a.db"),
+            ("", ""),
         ];
         for (url, masked) in cases {
             assert_eq!(mask(url), masked);
         }
+    }
+
+    #[tokio::test]
+    async fn options_in_the_url_of_an_embedded_broker_are_refused() {
+        // They became part of the name of a file that nobody meant.
+        for url in ["sqlite://tasks.db?mode=rwc", "sqlite:tasks.db?", "sqlite::memory:?x=1"] {
+            let error = Connection::open(url).await.expect_err(url);
+            assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{url}");
+            assert!(error.to_string().contains("has options after `?`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_custom_broker_is_shown_without_its_password() {
+        let broker = outlast_testkit::model::ModelBroker::new(1000);
+        let connection = Connection::custom("redis://user:pw@host", broker);
+        assert_eq!(connection.url(), "redis://user:***@host");
     }
 
     #[tokio::test]

@@ -18,6 +18,9 @@ pub enum ErrorKind {
     Broker(Kind),
     /// What was asked for is wrong in itself; the message names the thing and the value.
     Invalid,
+    /// The task was not stored because one like it, or one of its id, was there before: what
+    /// [`Receipt::accepted`](crate::Receipt::accepted) says of a duplicate.
+    Duplicate,
     /// There is no such queue, task, worker or schedule.
     NotFound,
     /// The client or worker has been stopped.

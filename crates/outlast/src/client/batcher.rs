@@ -21,8 +21,11 @@ use crate::lanes::Lanes;
 /// Jobs that may wait to be taken; further callers wait for a place.
 const JOBS_WAITING_MAX: usize = 1024;
 
-/// Tasks that may wait for a lane before the batcher stops taking jobs.
+/// Tasks and payload bytes that may wait for a lane. When either is reached, jobs stay where they are and
+/// their callers wait; the job that reaches it is taken whole, so that one may go beyond.
 const TASKS_WAITING_MAX: usize = 16 * limits::BATCH_TASKS_MAX;
+/// See [`TASKS_WAITING_MAX`].
+const BYTES_WAITING_MAX: usize = 16 * limits::BATCH_BYTES_MAX;
 
 /// Batches under way per queue. One leaves the broker idle while an answer travels; beyond four nothing
 /// was gained (measured on SQLite with 64 callers: 36,000 tasks a second with one lane, 41,000 with four,
@@ -36,13 +39,16 @@ type Answer = std::result::Result<Vec<EnqueueVerdict>, BrokerError>;
 pub(super) struct Job {
     queue: QueueName,
     tasks: Vec<NewTask>,
+    /// Of all payloads together.
+    bytes: usize,
     answer: oneshot::Sender<Answer>,
 }
 
 impl Job {
     pub(super) fn new(queue: QueueName, tasks: Vec<NewTask>) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, receiver) = oneshot::channel();
-        (Self { queue, tasks, answer }, receiver)
+        let bytes = tasks.iter().map(|task| task.payload.len()).sum();
+        (Self { queue, tasks, bytes, answer }, receiver)
     }
 }
 
@@ -81,6 +87,7 @@ struct Loop {
     inbox: mpsc::Receiver<Job>,
     waiting: HashMap<QueueName, VecDeque<Job>>,
     tasks_waiting: usize,
+    bytes_waiting: usize,
     lanes: Lanes,
     under_way: FuturesUnordered<BoxFuture<'static, Back>>,
 }
@@ -93,36 +100,46 @@ impl Loop {
             inbox,
             waiting: HashMap::new(),
             tasks_waiting: 0,
+            bytes_waiting: 0,
             lanes: Lanes::new(LANES),
             under_way: FuturesUnordered::new(),
         }
     }
 
     async fn run(mut self) {
-        let mut jobs = Vec::with_capacity(JOBS_WAITING_MAX);
         let mut open = true;
         while open || !self.under_way.is_empty() {
-            let room = open && self.tasks_waiting < TASKS_WAITING_MAX;
+            let room = open && self.has_room();
             tokio::select! {
                 biased;
                 Some(back) = self.under_way.next() => self.answer(back),
-                taken = self.inbox.recv_many(&mut jobs, JOBS_WAITING_MAX), if room => {
-                    open = taken > 0;
+                job = self.inbox.recv(), if room => match job {
+                    Some(job) => self.take(job),
+                    None => open = false,
                 }
             }
-            // Take whatever else is ready, so that it travels together.
-            while let Ok(job) = self.inbox.try_recv() {
-                jobs.push(job);
-                if jobs.len() >= JOBS_WAITING_MAX {
-                    break;
-                }
-            }
-            for job in jobs.drain(..) {
-                self.tasks_waiting += job.tasks.len();
-                self.waiting.entry(job.queue.clone()).or_default().push_back(job);
-            }
+            self.take_ready();
             self.send_ready();
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.tasks_waiting < TASKS_WAITING_MAX && self.bytes_waiting < BYTES_WAITING_MAX
+    }
+
+    /// Takes whatever else is ready and has room, so that it travels together.
+    fn take_ready(&mut self) {
+        while self.has_room()
+            && let Ok(job) = self.inbox.try_recv()
+        {
+            self.take(job);
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        self.tasks_waiting += job.tasks.len();
+        self.bytes_waiting += job.bytes;
+        self.waiting.entry(job.queue.clone()).or_default().push_back(job);
     }
 
     fn send_ready(&mut self) {
@@ -132,15 +149,16 @@ impl Loop {
                 let Some(stamp) = self.lanes.stamp(&queue) else { break };
                 self.send(&queue, stamp);
             }
-            // Queue names may be many and short-lived; an empty entry would stay forever.
-            self.waiting.retain(|_, jobs| !jobs.is_empty());
         }
+        // Queue names may be many and short-lived; an empty entry would stay forever.
+        self.waiting.retain(|_, jobs| !jobs.is_empty());
     }
 
     fn send(&mut self, queue: &QueueName, stamp: Stamp) {
         let Some(jobs) = self.waiting.get_mut(queue) else { return };
-        let (tasks, callers) = fill(jobs);
+        let Batch { tasks, bytes, callers } = fill(jobs);
         self.tasks_waiting -= tasks.len();
+        self.bytes_waiting -= bytes;
         let (broker, queue, now) = (self.broker.clone(), queue.clone(), self.clock.now());
         self.under_way.push(Box::pin(async move {
             let result = broker.enqueue(&queue, stamp, now, tasks.into()).await;
@@ -168,22 +186,30 @@ impl Loop {
     }
 }
 
+/// What travels in one call.
+#[derive(Default)]
+struct Batch {
+    tasks: Vec<NewTask>,
+    bytes: usize,
+    /// How many tasks each caller has in it, in order.
+    callers: Vec<(usize, oneshot::Sender<Answer>)>,
+}
+
 /// One batch's worth of jobs, oldest first.
-fn fill(jobs: &mut VecDeque<Job>) -> (Vec<NewTask>, Vec<(usize, oneshot::Sender<Answer>)>) {
-    let (mut tasks, mut callers, mut bytes) = (Vec::new(), Vec::new(), 0);
+fn fill(jobs: &mut VecDeque<Job>) -> Batch {
+    let mut batch = Batch::default();
     while let Some(job) = jobs.front() {
-        let size: usize = job.tasks.iter().map(|task| task.payload.len()).sum();
-        let full = tasks.len() + job.tasks.len() > limits::BATCH_TASKS_MAX
-            || bytes + size > limits::BATCH_BYTES_MAX;
-        if full && !tasks.is_empty() {
+        let full = batch.tasks.len() + job.tasks.len() > limits::BATCH_TASKS_MAX
+            || batch.bytes + job.bytes > limits::BATCH_BYTES_MAX;
+        if full && !batch.tasks.is_empty() {
             break;
         }
         let Some(mut job) = jobs.pop_front() else { break };
-        bytes += size;
-        callers.push((job.tasks.len(), job.answer));
-        tasks.append(&mut job.tasks);
+        batch.bytes += job.bytes;
+        batch.callers.push((job.tasks.len(), job.answer));
+        batch.tasks.append(&mut job.tasks);
     }
-    (tasks, callers)
+    batch
 }
 
 fn report_loss(queue: &QueueName, enqueued: &Enqueued) {
@@ -196,6 +222,7 @@ fn report_loss(queue: &QueueName, enqueued: &Enqueued) {
 mod tests {
     use super::*;
     use outlast_core::{TaskId, TaskType};
+    use outlast_testkit::model::ModelBroker;
 
     fn job(tasks: usize, bytes: usize) -> Job {
         let task = |n: usize| {
@@ -208,16 +235,51 @@ mod tests {
     #[test]
     fn a_batch_ends_before_the_limit_of_tasks_or_bytes() {
         let mut jobs: VecDeque<Job> = [job(200, 1), job(56, 1), job(1, 1)].into();
-        assert_eq!(fill(&mut jobs).0.len(), 256);
-        assert_eq!(fill(&mut jobs).0.len(), 1);
+        assert_eq!(fill(&mut jobs).tasks.len(), 256);
+        assert_eq!(fill(&mut jobs).tasks.len(), 1);
         let mut jobs: VecDeque<Job> = (0..3).map(|_| job(1, limits::BATCH_BYTES_MAX / 2)).collect();
-        assert_eq!(fill(&mut jobs).0.len(), 2);
+        assert_eq!(fill(&mut jobs).tasks.len(), 2);
+    }
+
+    /// A loop whose inbox holds as many of these jobs as it can, with no lane free.
+    fn flooded(tasks: usize, bytes: usize) -> Loop {
+        let (sender, inbox) = mpsc::channel(JOBS_WAITING_MAX);
+        while sender.try_send(job(tasks, bytes)).is_ok() {}
+        Loop::new(Arc::new(ModelBroker::new(1000)), Clock::system(), inbox)
+    }
+
+    #[test]
+    fn a_flood_stays_with_its_callers_once_the_waiting_limit_is_reached() {
+        // Every batch that came back took in another thousand jobs, of 256 tasks each, room or not: a
+        // slow broker and a fast producer filled the memory.
+        let mut flooded_by_tasks = flooded(limits::BATCH_TASKS_MAX, 1);
+        for _ in 0..3 {
+            flooded_by_tasks.take_ready();
+            assert_eq!(flooded_by_tasks.tasks_waiting, TASKS_WAITING_MAX);
+        }
+        let mut flooded_by_bytes = flooded(1, limits::BATCH_BYTES_MAX / 16);
+        for _ in 0..3 {
+            flooded_by_bytes.take_ready();
+            assert_eq!(flooded_by_bytes.bytes_waiting, BYTES_WAITING_MAX);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_makes_room_again() {
+        let mut flooded = flooded(limits::BATCH_TASKS_MAX, 1);
+        flooded.take_ready();
+        flooded.send_ready();
+        let sent = usize::from(LANES) * limits::BATCH_TASKS_MAX;
+        assert_eq!(flooded.tasks_waiting, TASKS_WAITING_MAX - sent);
+        assert_eq!(flooded.bytes_waiting, TASKS_WAITING_MAX - sent);
+        flooded.take_ready();
+        assert_eq!(flooded.tasks_waiting, TASKS_WAITING_MAX);
     }
 
     #[test]
     fn a_task_larger_than_a_batch_travels_alone() {
         let mut jobs: VecDeque<Job> = [job(1, limits::BATCH_BYTES_MAX + 1), job(1, 1)].into();
-        assert_eq!(fill(&mut jobs).0.len(), 1);
-        assert_eq!(fill(&mut jobs).0.len(), 1);
+        assert_eq!(fill(&mut jobs).tasks.len(), 1);
+        assert_eq!(fill(&mut jobs).tasks.len(), 1);
     }
 }

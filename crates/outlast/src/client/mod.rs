@@ -38,13 +38,20 @@ pub struct Client {
 impl Client {
     /// Opens the broker behind `url` and makes a client of it.
     ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
     /// # Errors
     /// See [`Connection::open`].
     pub async fn open(url: &str) -> Result<Self> {
         Ok(Self::new(&Connection::open(url).await?))
     }
 
-    /// A client of an open connection.
+    /// A client of an open connection. Its calls are gathered by a task of the runtime it is made in; when
+    /// that runtime ends, they answer [`ErrorKind::Stopped`](crate::ErrorKind::Stopped).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     #[must_use]
     pub fn new(connection: &Connection) -> Self {
         let batcher = Batcher::new(connection.broker.clone(), connection.clock.clone());
@@ -83,11 +90,19 @@ impl Client {
     }
 
     /// Enqueues many tasks and answers with one receipt each, in order. A task that is wrong in itself
-    /// is [`Verdict::Rejected`] and does not hold up the others.
+    /// is [`Verdict::Rejected`] and does not hold up the others. A clone of a request has the same id: see
+    /// [`TaskRequest::fresh_id`] for a list of tasks that are alike.
     ///
     /// # Errors
-    /// What the broker answers for the first batch that failed. Batches before and beside it may have
-    /// been stored.
+    /// What the broker answers for the first batch that failed, once all of them have been answered.
+    /// The list travels in batches of at most 256 tasks of one queue, and each is stored as a whole or not
+    /// at all, so the others may well have been stored.
+    ///
+    /// The list can be enqueued again, from a clone made before: what was stored is then an
+    /// [`IdConflict`](Verdict::IdConflict), because the ids are the same. That holds while the first task
+    /// is in the queue, [retention](TaskRequest::retention) included; one that may be done and gone by
+    /// then runs once more, unless it carries a [`once`](TaskRequest::once) key. Dropping the future
+    /// leaves open which batches are stored, too.
     pub async fn enqueue_all(&self, requests: Vec<TaskRequest>) -> Result<Vec<Receipt>> {
         let now = self.connection.clock.now();
         let mut receipts: Vec<Option<Receipt>> = Vec::with_capacity(requests.len());
@@ -106,7 +121,8 @@ impl Client {
         Ok(receipts.into_iter().flatten().collect())
     }
 
-    /// Hands every part to the batcher at once, then collects their answers.
+    /// Hands every part to the batcher at once, then collects all their answers: after an error nothing
+    /// is under way any more that could meet its own repetition.
     async fn send(
         &self,
         parts: Vec<Part>,
@@ -120,13 +136,21 @@ impl Client {
             self.batcher.submit(job).await?;
             waiting.push((part.queue, part.places, shown, answer));
         }
+        let mut failed = None;
         for (queue, places, shown, answer) in waiting {
-            let verdicts = answer.await.map_err(|_| gone())??;
+            let verdicts = match answer.await {
+                Ok(Ok(verdicts)) => verdicts,
+                Ok(Err(error)) => {
+                    failed.get_or_insert(Error::from(error));
+                    continue;
+                }
+                Err(_) => return Err(gone()),
+            };
             for ((place, shown), verdict) in places.into_iter().zip(shown).zip(verdicts) {
                 receipts[place] = Some(shown.receipt(queue.clone(), verdict));
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use outlast_core::broker::{EnqueueVerdict, Reject};
 use outlast_core::{Durability, QueueName, TaskId, TaskState, Timestamp};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Result};
 
 /// The answer to an enqueue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,32 @@ impl Receipt {
             Verdict::Accepted { .. } | Verdict::Stored => true,
             Verdict::Duplicate { .. } | Verdict::IdConflict | Verdict::Rejected(_) => false,
         }
+    }
+
+    /// The receipt of a task that is safe; whatever else became of it is an error. For callers who have
+    /// no other plan for a refusal, and would not notice one behind a `?`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] for a task that was rejected, [`ErrorKind::Duplicate`] for a duplicate and
+    /// for an id that is taken.
+    ///
+    /// ```
+    /// use outlast::{Client, ErrorKind, TaskRequest};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outlast::Result<()> {
+    /// # let client = Client::open("sqlite::memory:").await?;
+    /// let order = || TaskRequest::raw("ship", "").id("order-7");
+    /// client.enqueue(order()).await?.accepted()?;
+    /// let error = client.enqueue(order()).await?.accepted().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::Duplicate);
+    /// # Ok(()) }
+    /// ```
+    pub fn accepted(self) -> Result<Self> {
+        let kind = match self.verdict {
+            Verdict::Accepted { .. } | Verdict::Stored => return Ok(self),
+            Verdict::Duplicate { .. } | Verdict::IdConflict => ErrorKind::Duplicate,
+            Verdict::Rejected(_) => ErrorKind::Invalid,
+        };
+        Err(Error::new(kind, format!("task not stored: {self}")))
     }
 
     pub(crate) fn rejected(id: Option<TaskId>, queue: QueueName, error: &Error) -> Self {

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use outlast_core::task::TaskError;
 use outlast_core::{
     GroupName, Headers, NewTask, Once, Place, QueueName, TaskId, TaskType, Timestamp, Unique,
+    limits,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +61,10 @@ pub trait Task: Serialize + DeserializeOwned + Send + 'static {
 ///     .unique(Duration::from_secs(3600));
 /// assert!(request.check_options().is_ok());
 /// ```
+///
+/// The id is chosen when the request is made, so that enqueueing it again after an error stores it once.
+/// A clone has the same id for that reason: to enqueue a second task like it, give it a
+/// [`fresh_id`](Self::fresh_id), or the second is refused as a conflict.
 #[derive(Clone, Debug)]
 pub struct TaskRequest {
     queue: QueueName,
@@ -126,6 +132,19 @@ impl TaskRequest {
         })
     }
 
+    /// With a fresh id: another task like this one.
+    ///
+    /// ```
+    /// use outlast::TaskRequest;
+    /// let model = TaskRequest::raw("ping", "");
+    /// let pings: Vec<_> = (0..3).map(|_| model.clone().fresh_id()).collect();
+    /// assert_ne!(pings[0].task_id(), pings[1].task_id());
+    /// ```
+    #[must_use]
+    pub fn fresh_id(self) -> Self {
+        self.set(|task| task.id = new_id())
+    }
+
     /// Retries after the first run before it is archived; 25 by default.
     #[must_use]
     pub fn max_retry(self, retries: u32) -> Self {
@@ -151,7 +170,7 @@ impl TaskRequest {
         self.set(|task| task.due = Some(due))
     }
 
-    /// Not before this long from the moment it is enqueued.
+    /// Not before this long from the moment it is enqueued; ten years at most.
     #[must_use]
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = Some(delay);
@@ -228,6 +247,7 @@ impl TaskRequest {
     ) -> Result<(QueueName, NewTask)> {
         let mut task = self.task?;
         if let Some(delay) = self.delay {
+            check_delay(delay)?;
             task.due = Some(now.plus(delay));
         }
         if let Some(ttl) = self.unique_ttl {
@@ -236,7 +256,7 @@ impl TaskRequest {
         let bytes = task.payload.len();
         if bytes > payload_max {
             let limit = payload_max;
-            return Err(outlast_core::task::TaskError::PayloadTooLarge { bytes, limit }.into());
+            return Err(TaskError::PayloadTooLarge { bytes, limit }.into());
         }
         task.check(now)?;
         Ok((self.queue, task))
@@ -271,6 +291,19 @@ impl<T: Task> From<T> for TaskRequest {
     fn from(task: T) -> Self {
         Self::typed(&task)
     }
+}
+
+/// More than the limit is a unit mistaken for another, and would be stored as a moment all the same.
+fn check_delay(delay: Duration) -> std::result::Result<(), TaskError> {
+    if delay <= limits::DURATION_MAX {
+        return Ok(());
+    }
+    let value = outlast_core::duration::format(delay);
+    Err(TaskError::Duration {
+        option: "delay",
+        value,
+        why: "is too long: at most ten years are allowed",
+    })
 }
 
 /// Ids in the order of time, so that they land next to each other in an index.
@@ -310,6 +343,16 @@ mod tests {
         assert_eq!(task.due, Some(Timestamp::from_seconds(1005)));
         let request = TaskRequest::raw("t", "").delay(Duration::from_secs(5)).at(NOW);
         assert_eq!(request.resolve(NOW, 1024).expect("right").1.due, Some(NOW));
+    }
+
+    #[test]
+    fn a_delay_of_more_than_ten_years_is_a_unit_mistaken_for_another() {
+        // The limit named delays, and nothing compared them with it.
+        let delayed = |delay| TaskRequest::raw("t", "").delay(delay).resolve(NOW, 1024);
+        assert!(delayed(limits::DURATION_MAX).is_ok());
+        let error = delayed(limits::DURATION_MAX + Duration::from_millis(1)).expect_err("longer");
+        assert!(error.to_string().starts_with("delay "), "{error}");
+        assert!(error.to_string().ends_with("is too long: at most ten years are allowed"));
     }
 
     #[test]

@@ -135,16 +135,41 @@ impl<E: StdError + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
+/// A failure among errors, and by way of `?` in a function that returns boxed ones: a handler finds it
+/// again, with what should become of the task.
+impl From<Failure> for Box<dyn StdError + Send + Sync> {
+    fn from(failure: Failure) -> Self {
+        Box::new(Boxed(failure))
+    }
+}
+
+/// The `Error` that a `Failure` cannot be itself.
+#[derive(Debug)]
+struct Boxed(Failure);
+
+impl fmt::Display for Boxed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.error, f)
+    }
+}
+
+impl StdError for Boxed {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.error.source()
+    }
+}
+
 /// A result that is stored as JSON.
 #[derive(Clone, Debug)]
 pub struct JsonResult<T>(pub T);
 
 /// What a handler may return: `()`, text, bytes, [`JsonResult`], a [`Reply`], or a `Result` of one of
-/// them with any error.
+/// them with any error: [`Failure`], your own types that implement `Error`, boxed errors, text, and
+/// whatever else converts into `Box<dyn Error + Send + Sync>`, such as `anyhow::Error`.
 #[diagnostic::on_unimplemented(
     message = "a handler cannot return `{Self}`",
     label = "this handler returns `{Self}`",
-    note = "return (), String, Vec<u8>, Bytes, JsonResult<T>, Reply, or a Result of one of them whose error converts into outlast::Failure"
+    note = "return (), String, Vec<u8>, Bytes, JsonResult<T>, Reply, or a Result of one of them whose error is outlast::Failure, implements Error, or is text"
 )]
 pub trait IntoReply {
     /// The reply it stands for.
@@ -196,12 +221,18 @@ impl<T: Serialize> IntoReply for JsonResult<T> {
     }
 }
 
-impl<T: IntoReply, E: Into<Failure>> IntoReply for Result<T, E> {
+// By way of the box, and not of `Into<Failure>`: `Box<dyn Error>` and text are no `Error`, so `Failure`
+// cannot be made of them by `From`, but everything that is an error can be boxed.
+impl<T: IntoReply, E: Into<Box<dyn StdError + Send + Sync>>> IntoReply for Result<T, E> {
     fn into_reply(self) -> Reply {
-        match self {
-            Ok(value) => value.into_reply(),
-            Err(error) => Reply::Failed(error.into()),
-        }
+        let error = match self {
+            Ok(value) => return value.into_reply(),
+            Err(error) => error.into(),
+        };
+        Reply::Failed(match error.downcast::<Boxed>() {
+            Ok(boxed) => boxed.0,
+            Err(error) => Failure::retry(error),
+        })
     }
 }
 
@@ -219,6 +250,43 @@ mod tests {
         assert_eq!(failure.text(), "could not send: no route");
         assert!(failure.downcast_ref::<Outer>().is_some());
         assert_eq!(Failure::archive("plain text").text(), "plain text");
+    }
+
+    /// The failure that a handler's result stands for.
+    fn failure_of(result: impl IntoReply) -> Failure {
+        match result.into_reply() {
+            Reply::Failed(failure) => failure,
+            Reply::Done(_) => panic!("it ended well"),
+        }
+    }
+
+    #[test]
+    fn a_handler_may_return_any_error() {
+        // "A Result of those with any error", said the page; boxed errors and text did not compile.
+        type Boxing = Box<dyn StdError + Send + Sync>;
+        let failures = [
+            failure_of(Err::<(), Boxing>("why".into())),
+            failure_of(Err::<(), String>("why".to_owned())),
+            failure_of(Err::<(), &'static str>("why")),
+            failure_of(Err::<(), std::io::Error>(std::io::Error::other("why"))),
+        ];
+        for failure in failures {
+            assert_eq!((failure.then, failure.text()), (Then::Retry, "why".to_owned()));
+        }
+        assert!(failure_of(Err::<(), _>(std::fmt::Error)).downcast_ref::<fmt::Error>().is_some());
+    }
+
+    #[test]
+    fn a_failure_says_what_becomes_of_the_task_also_from_within_a_box() {
+        let run = || -> Result<(), Box<dyn StdError + Send + Sync>> {
+            Err(Failure::archive(Outer(std::io::Error::other("no route"))))?
+        };
+        let text = run().expect_err("it fails").to_string();
+        assert_eq!(text, "could not send");
+        for failure in [failure_of(run()), failure_of(Err::<(), _>(Failure::archive("x")))] {
+            assert_eq!(failure.then, Then::Archive);
+        }
+        assert_eq!(failure_of(run()).text(), "could not send: no route");
     }
 
     #[test]
