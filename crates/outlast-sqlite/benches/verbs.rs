@@ -139,8 +139,10 @@ fn name(queue: &str) -> QueueName {
     QueueName::new(queue).expect("a valid name")
 }
 
-/// Ids that sort by time, as version 7 UUIDs do.
-fn task(number: usize) -> NewTask {
+/// A task with an id that sorts by time, as version 7 UUIDs do, whoever makes it.
+fn task() -> NewTask {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let id = TaskId::stored(&format!("0199-7a2b-{number:024x}"));
     NewTask::new(id, TaskType::stored("bench"), PAYLOAD.to_vec().into())
 }
@@ -174,10 +176,10 @@ async fn enqueue(
         let extra = if caller == 0 { count - each * callers } else { 0 };
         running.spawn(async move {
             let mut session = session();
-            let (first, mut left) = (caller * 10_000_000, each + extra);
+            let mut left = each + extra;
             while left > 0 {
                 let size = left.min(batch);
-                let tasks: Arc<[NewTask]> = (0..size).map(|n| task(first + left - n)).collect();
+                let tasks: Arc<[NewTask]> = (0..size).map(|_| task()).collect();
                 let stamp = session.stamp(Durability::Accepted).expect("a free lane");
                 let answer = broker.enqueue(&queue, stamp, now(), tasks).await.expect("enqueues");
                 session.answered(&stamp);
@@ -266,7 +268,7 @@ fn yardstick_rows(folder: &Path, file: &str, count: usize, batch: usize) -> f64 
         conn.execute_batch("BEGIN IMMEDIATE").expect("begins");
         let end = (stored + batch).min(count);
         for number in stored..end {
-            let task = task(number);
+            let task = task();
             conn.prepare_cached(
                 "INSERT INTO task (rid, queue, state, score, id, type, max_retry, timeout_s, \
                  retention_s, enqueued_at, pending_since, payload) \
