@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::broker::Command;
 use crate::pick::Priority;
 use crate::{
-    BrokerError, GroupName, QueueName, ScheduleName, TaskId, TaskRecord, TaskState, TaskType,
-    Timestamp,
+    BrokerError, GroupName, Headers, QueueName, ScheduleName, TaskId, TaskRecord, TaskState,
+    TaskType, Timestamp,
 };
 
 /// Looking at a broker and acting on what is seen. Every answer is bounded, every bulk action goes in
@@ -516,6 +516,46 @@ pub struct ScheduleView {
     pub missed: String,
     /// The next tick.
     pub next_at: Option<Timestamp>,
+    /// The options of its tasks.
+    #[serde(default)]
+    pub options: ScheduleOptions,
+}
+
+/// The options of a schedule's tasks, as far as they are the same for each: whoever runs it by hand
+/// enqueues a task like those of its ticks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ScheduleOptions {
+    /// Retries after the first run.
+    pub max_retry: u32,
+    /// How long one run may take, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_s: Option<u64>,
+    /// How long a task is kept after its success, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_s: Option<u64>,
+    /// How long a duplicate is refused, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unique_s: Option<u64>,
+    /// The group in which they are aggregated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupName>,
+    /// Their headers.
+    #[serde(skip_serializing_if = "Headers::is_empty")]
+    pub headers: Headers,
+}
+
+impl Default for ScheduleOptions {
+    fn default() -> Self {
+        Self {
+            max_retry: crate::limits::MAX_RETRY_DEFAULT,
+            timeout_s: None,
+            retention_s: None,
+            unique_s: None,
+            group: None,
+            headers: Headers::new(),
+        }
+    }
 }
 
 /// What the broker knows of a schedule.
