@@ -1,6 +1,8 @@
 //! The few questions and actions of people: what every face of Outlast (program, dashboard, metrics) is
 //! made of. The engine never imports this trait; it is the other side of the same broker.
 
+mod schedule;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,6 +15,8 @@ use crate::{
     BrokerError, GroupName, QueueName, ScheduleName, TaskId, TaskRecord, TaskState, TaskType,
     Timestamp,
 };
+
+pub use schedule::{ScheduleOptions, ScheduleView};
 
 /// Looking at a broker and acting on what is seen. Every answer is bounded, every bulk action goes in
 /// steps, so that no call holds up the workers.
@@ -495,29 +499,6 @@ pub struct RunningTask {
     pub deadline: Timestamp,
 }
 
-/// A schedule as its schedulers describe it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScheduleView {
-    /// Its name.
-    pub name: ScheduleName,
-    /// Its cron specification, as written.
-    pub cron: String,
-    /// The IANA name of its time zone.
-    pub timezone: String,
-    /// The type of its tasks.
-    #[serde(rename = "type")]
-    pub task_type: TaskType,
-    /// Their payload.
-    #[serde(with = "payload_text")]
-    pub payload: Bytes,
-    /// Their queue.
-    pub queue: QueueName,
-    /// What is done about ticks that were missed: `skip`, `once` or `all`.
-    pub missed: String,
-    /// The next tick.
-    pub next_at: Option<Timestamp>,
-}
-
 /// What the broker knows of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScheduleState {
@@ -549,37 +530,4 @@ pub enum ScheduleControl {
     Pause,
     /// Enqueue ticks again; those that passed meanwhile are not caught up.
     Resume,
-}
-
-/// Payloads in views: text where they are UTF-8, else lossless base64 is the caller's affair, so views
-/// carry bytes as a JSON array only in this one case.
-mod payload_text {
-    use bytes::Bytes;
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Form<'a> {
-        Text(std::borrow::Cow<'a, str>),
-        Raw(Vec<u8>),
-    }
-
-    pub(super) fn serialize<S: Serializer>(
-        payload: &Bytes,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match std::str::from_utf8(payload) {
-            Ok(text) => Form::Text(text.into()).serialize(serializer),
-            Err(_) => Form::Raw(payload.to_vec()).serialize(serializer),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Bytes, D::Error> {
-        Ok(match Form::deserialize(deserializer)? {
-            Form::Text(text) => Bytes::from(text.into_owned()),
-            Form::Raw(raw) => Bytes::from(raw),
-        })
-    }
 }

@@ -257,14 +257,16 @@ impl Inspector {
         Ok(inspect.control_schedule(schedule, ScheduleControl::Resume, now).await?)
     }
 
-    /// Enqueues a schedule's task now, beside its ticks.
+    /// Enqueues a schedule's task now, beside its ticks, with the options that each of its ticks has. A
+    /// deadline, a delay and a place in the queue are not among them.
     ///
     /// # Errors
     /// Also if there is no such schedule.
     pub async fn run_schedule(&self, schedule: &ScheduleName) -> Result<Receipt> {
         let view = self.schedule(schedule).await?;
-        let request =
-            TaskRequest::raw(view.task_type.as_str(), view.payload).queue(view.queue.as_str());
+        let request = TaskRequest::raw(view.task_type.as_str(), view.payload)
+            .queue(view.queue.as_str())
+            .with_schedule_options(view.options);
         Client::new(&self.connection).enqueue(request).await
     }
 

@@ -68,7 +68,7 @@ pub use view::TaskView;
 pub use worker::{GroupBatch, Phase, QueueOptions, Summary, Worker, WorkerControl};
 
 pub use outlast_core::inspect::{
-    PriorityName, RunningTask, ScheduleState, TickRecord, WorkerStatus,
+    PriorityName, RunningTask, ScheduleOptions, ScheduleState, TickRecord, WorkerStatus,
 };
 pub use outlast_core::schedule::{Cron, CronError, Missed};
 pub use outlast_core::{

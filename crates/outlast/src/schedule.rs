@@ -1,21 +1,21 @@
 //! Periodic tasks without a leader: every scheduler computes the same ticks and offers the same task
 //! ids; the broker takes each once (ADR 0005).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outlast_core::broker::{Beat, tick_id};
 use outlast_core::inspect::{ScheduleState, ScheduleView, TickRecord};
-use outlast_core::schedule::{CatchUp, Cron, DueTicks, Missed, due_ticks};
-use outlast_core::{ScheduleName, Timestamp};
+use outlast_core::schedule::{CatchUp, Cron, DueTicks, Missed, TOLERANCE_DEFAULT, due_ticks};
+use outlast_core::{QueueName, ScheduleName, TaskId, Timestamp, limits};
 use tokio::sync::Notify;
 
 use crate::client::{Client, TaskRequest};
 use crate::error::{Error, Result};
 use crate::handler::lock;
-use crate::{Connection, Verdict};
+use crate::{Connection, Receipt, Verdict};
 
 /// How often schedules are shown, and how soon a pause from outside is noticed.
 const BEAT_EVERY: Duration = Duration::from_secs(5);
@@ -57,12 +57,12 @@ impl Schedule {
     /// and the like; a prefix `TZ=Europe/Berlin` sets the time zone too.
     ///
     /// # Errors
-    /// A blank name, a task whose options are wrong, or a specification that is; the error names the
-    /// field and the character.
+    /// A blank name or one over 234 bytes, a task whose options are wrong, or a specification that is; the
+    /// error names the field and the character.
     pub fn new(name: &str, cron: &str, request: TaskRequest) -> Result<Self> {
         request.check_options()?;
         Ok(Self {
-            name: ScheduleName::new(name)?,
+            name: parse_name(name)?,
             spec: cron.to_owned(),
             zone: "UTC".to_owned(),
             cron: parse(cron, "UTC")?,
@@ -109,6 +109,7 @@ impl Schedule {
             queue: self.request.queue_name().clone(),
             missed: missed.to_owned(),
             next_at: self.next(now),
+            options: self.request.schedule_options(),
         }
     }
 
@@ -116,9 +117,10 @@ impl Schedule {
         self.cron.tick_after(after.to_jiff()).map(Timestamp::from_jiff)
     }
 
-    fn due(&self, position: Timestamp, now: Timestamp) -> DueTicks {
-        let catch_up = CatchUp { missed: self.missed, ..CatchUp::default() };
-        due_ticks(&self.cron, Some(position.to_jiff()), now.to_jiff(), &catch_up)
+    fn due(&self, position: Timestamp, at: Look) -> DueTicks {
+        let tolerance = TOLERANCE_DEFAULT + at.late_by;
+        let catch_up = CatchUp { missed: self.missed, tolerance, ..CatchUp::default() };
+        due_ticks(&self.cron, Some(position.to_jiff()), at.now.to_jiff(), &catch_up)
     }
 
     fn request_for(&self, tick: Timestamp) -> TaskRequest {
@@ -130,6 +132,21 @@ impl Schedule {
 /// A request that passed `check_options` has a type.
 fn blank_type() -> outlast_core::TaskType {
     outlast_core::TaskType::stored("")
+}
+
+/// A name that leaves room for the time of a tick in the id of its task.
+fn parse_name(name: &str) -> Result<ScheduleName> {
+    let name = ScheduleName::new(name)?;
+    let tick = tick_id(&name, Timestamp::from_seconds(0)).as_str().len() - name.as_str().len();
+    let (bytes, most) = (name.as_str().len(), limits::NAME_BYTES_MAX - tick);
+    if bytes > most {
+        let start: String = name.as_str().chars().take(32).collect();
+        return Err(Error::invalid(format!(
+            "schedule name {start:?}… has {bytes} bytes: at most {most} are allowed, because the id of \
+             each task is the name and the time of its tick"
+        )));
+    }
+    Ok(name)
 }
 
 fn parse(spec: &str, zone: &str) -> Result<Cron> {
@@ -161,6 +178,27 @@ struct Entry {
     /// Every tick up to here has been dealt with. `None` until the broker was asked.
     position: Option<Timestamp>,
     paused: bool,
+}
+
+/// What one run remembers from round to round.
+#[derive(Debug, Default)]
+struct Rounds {
+    /// Ticks that are enqueued but not in the history yet.
+    done: Vec<TickRecord>,
+    /// When the schedules were shown last.
+    shown_at: Option<Timestamp>,
+    /// Since when ticks have been waiting for this scheduler, which was up: its broker has been failing,
+    /// or has been slow. `None` while it sleeps until the next tick: what passes in a sleep that lasts
+    /// too long, because the machine slept as well, is missed.
+    late_since: Option<Timestamp>,
+}
+
+/// One look at the schedules.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    now: Timestamp,
+    /// How much later than usual a tick may be seen and still be on time.
+    late_by: Duration,
 }
 
 impl Scheduler {
@@ -223,9 +261,9 @@ impl Scheduler {
 
     async fn run(&self) {
         let client = self.inner.connection.client();
-        let mut done = Vec::new();
+        let mut rounds = Rounds::default();
         loop {
-            let pause = match self.round(&client, &mut done).await {
+            let pause = match self.round(&client, &mut rounds).await {
                 Ok(pause) => pause,
                 Err(error) => {
                     tracing::warn!(%error, "could not enqueue ticks yet");
@@ -239,50 +277,117 @@ impl Scheduler {
         }
     }
 
-    /// Beats, enqueues what is due, and says how long to sleep. `done` holds ticks that are enqueued
-    /// but not in the history yet.
-    async fn round(&self, client: &Client, done: &mut Vec<TickRecord>) -> Result<Duration> {
+    /// Beats if it is time, enqueues what is due, and says how long to sleep.
+    async fn round(&self, client: &Client, rounds: &mut Rounds) -> Result<Duration> {
         if lock(&self.inner.entries).is_empty() {
+            rounds.late_since = None;
             return Ok(BEAT_EVERY);
         }
-        self.beat(done).await?;
-        let now = self.inner.connection.clock.now();
-        let entries: Vec<Entry> = lock(&self.inner.entries).values().cloned().collect();
-        let mut next = now.plus(BEAT_EVERY);
-        for entry in entries {
-            let Some(position) = entry.position else { continue };
-            let due = match entry.paused {
-                // Ticks that pass while it is paused are nobody's.
-                true => {
-                    DueTicks { ticks: Vec::new(), skipped: 0, position: now.to_jiff(), more: false }
-                }
-                false => entry.schedule.due(position, now),
-            };
-            enqueue(client, &entry.schedule, &due, done).await?;
-            self.moved(&entry.schedule.name, Timestamp::from_jiff(due.position));
-            let soonest = if due.more { Some(now) } else { entry.schedule.next(now) };
-            next = soonest.map_or(next, |soonest| next.min(soonest));
-        }
-        if !done.is_empty() {
-            self.beat(done).await?;
-        }
-        Ok(next.since(self.inner.connection.clock.now()))
+        let late_since = *rounds.late_since.get_or_insert(self.now());
+        self.beat_if_due(rounds).await?;
+        let now = self.now();
+        let look = Look { now, late_by: now.since(late_since) };
+        let soonest = self.look(client, look, rounds).await?;
+        let beat_at = rounds.shown_at.map_or(now, |shown| shown.plus(BEAT_EVERY));
+        let pause = soonest.map_or(beat_at, |tick| tick.min(beat_at)).since(self.now());
+        // Without a sleep, the next look is as late for the ticks in between as this one took.
+        rounds.late_since = pause.is_zero().then_some(now);
+        Ok(pause)
     }
 
-    async fn beat(&self, done: &mut Vec<TickRecord>) -> Result<()> {
-        let now = self.inner.connection.clock.now();
-        let schedules: Vec<ScheduleView> =
-            lock(&self.inner.entries).values().map(|entry| entry.schedule.view(now)).collect();
-        let beat = Beat { schedules, ticks: done.clone(), ttl: BEAT_TTL, ..Beat::default() };
+    /// Enqueues what is due, and answers when the next tick is. A schedule whose queue fails holds up no
+    /// other, except those of the same queue: they would wait for the same error.
+    async fn look(
+        &self,
+        client: &Client,
+        look: Look,
+        rounds: &mut Rounds,
+    ) -> Result<Option<Timestamp>> {
+        let entries: Vec<Entry> = lock(&self.inner.entries).values().cloned().collect();
+        let (mut soonest, mut first_error) = (None, None);
+        let mut failed: BTreeSet<QueueName> = BTreeSet::new();
+        for entry in entries.iter().filter(|entry| entry.position.is_some()) {
+            let queue = entry.schedule.request.queue_name();
+            if failed.contains(queue) {
+                continue;
+            }
+            match self.decide(client, entry, look, &mut rounds.done).await {
+                Ok(next) => soonest = [soonest, next].into_iter().flatten().min(),
+                Err(error) => {
+                    failed.insert(queue.clone());
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        if !rounds.done.is_empty()
+            && let Err(error) = self.beat(rounds, Vec::new()).await
+        {
+            first_error.get_or_insert(error);
+        }
+        first_error.map_or(Ok(soonest), Err)
+    }
+
+    /// Deals with the ticks of one schedule up to now, and answers when the next one is.
+    async fn decide(
+        &self,
+        client: &Client,
+        entry: &Entry,
+        look: Look,
+        done: &mut Vec<TickRecord>,
+    ) -> Result<Option<Timestamp>> {
+        let Some(position) = entry.position else { return Ok(None) };
+        let (schedule, now) = (&entry.schedule, look.now);
+        if entry.paused {
+            // Ticks that pass while it is paused are nobody's.
+            self.moved(&schedule.name, now);
+            return Ok(schedule.next(now));
+        }
+        let due = schedule.due(position, look);
+        enqueue(client, schedule, &due, done).await?;
+        self.moved(&schedule.name, Timestamp::from_jiff(due.position));
+        Ok(if due.more { Some(now) } else { schedule.next(now) })
+    }
+
+    /// Shows the schedules and learns their state: every few seconds, and at once if there is one whose
+    /// state nobody has asked for yet. Ticks that could not be recorded are recorded first.
+    async fn beat_if_due(&self, rounds: &mut Rounds) -> Result<()> {
+        let now = self.now();
+        let is_recent = |shown: Timestamp| shown <= now && now.since(shown) < BEAT_EVERY;
+        let views: Vec<ScheduleView> = {
+            let entries = lock(&self.inner.entries);
+            let is_new = entries.values().any(|entry| entry.position.is_none());
+            match rounds.shown_at.is_some_and(is_recent) && !is_new {
+                true => Vec::new(),
+                false => entries.values().map(|entry| entry.schedule.view(now)).collect(),
+            }
+        };
+        if views.is_empty() && rounds.done.is_empty() {
+            return Ok(());
+        }
+        self.beat(rounds, views).await
+    }
+
+    /// Brings ticks into the history, and shows schedules.
+    async fn beat(&self, rounds: &mut Rounds, schedules: Vec<ScheduleView>) -> Result<()> {
+        let now = self.now();
+        let ticks = rounds.done.clone();
+        let beat = Beat { schedules, ticks, ttl: BEAT_TTL, ..Beat::default() };
         let reply = self.inner.connection.broker.beat(now, &beat).await?;
-        done.clear();
+        rounds.done.clear();
+        if !beat.schedules.is_empty() {
+            rounds.shown_at = Some(now);
+        }
         let mut entries = lock(&self.inner.entries);
         for state in reply.schedules {
             if let Some(entry) = entries.get_mut(&state.name) {
-                done.extend(entry.learn(state, now));
+                rounds.done.extend(entry.learn(state, now));
             }
         }
         Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.inner.connection.clock.now()
     }
 
     fn moved(&self, name: &ScheduleName, position: Timestamp) {
@@ -328,8 +433,172 @@ async fn enqueue(
         if let Verdict::Rejected(why) = &receipt.verdict {
             tracing::error!(schedule = %schedule.name, %tick, %why, "a tick was refused");
         }
-        let task = Some(receipt.id);
+        let task = task_of(receipt);
         done.push(TickRecord { schedule: schedule.name.clone(), tick, task, enqueued_at: now });
     }
     Ok(())
+}
+
+/// The task that stands for a tick, whoever enqueued it; `None` if there never was one.
+fn task_of(receipt: Receipt) -> Option<TaskId> {
+    match receipt.verdict {
+        Verdict::Accepted { .. } | Verdict::Stored | Verdict::IdConflict => Some(receipt.id),
+        // Of another task: the one of an earlier tick has not run yet, and holds the unique lock.
+        Verdict::Duplicate { of } => of.is_none_or(|of| of == receipt.id).then_some(receipt.id),
+        Verdict::Rejected(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Clock;
+    use outlast_core::broker::Broker;
+    use outlast_core::{Inspect, Kind, PageRequest, Selector, TaskState};
+    use outlast_testkit::fault::{Fault, FaultBroker, Verb};
+    use outlast_testkit::model::ModelBroker;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// One scheduler on a clock that stands still, run round by round.
+    struct World {
+        faults: Arc<FaultBroker>,
+        model: Arc<ModelBroker>,
+        clock: Clock,
+        client: Client,
+        scheduler: Scheduler,
+        rounds: Rounds,
+    }
+
+    impl World {
+        fn new(schedules: Vec<Schedule>) -> Self {
+            let model = Arc::new(ModelBroker::new(1000));
+            let faults = Arc::new(FaultBroker::new(model.clone()));
+            let clock = Clock::manual(Timestamp::from_seconds(1_893_499_200));
+            let broker: Arc<dyn Broker> = faults.clone();
+            let connection =
+                Connection::of_halves("model:", broker, model.clone()).with_clock(clock.clone());
+            let scheduler = Scheduler::new(&connection);
+            for schedule in schedules {
+                scheduler.add(schedule).expect("a name of its own");
+            }
+            let (client, rounds) = (connection.client(), Rounds::default());
+            Self { faults, model, clock, client, scheduler, rounds }
+        }
+
+        async fn round(&mut self) -> Result<Duration> {
+            self.scheduler.round(&self.client, &mut self.rounds).await
+        }
+
+        async fn pending(&self, queue: &str) -> usize {
+            let (queue, select) = (QueueName::stored(queue), Selector::state(TaskState::Pending));
+            let (page, now) = (PageRequest::first(1000), self.clock.now());
+            self.model.tasks(&queue, &select, &page, now).await.expect("answered").items.len()
+        }
+
+        /// The ticks in the history, the beginning of the schedule not among them.
+        async fn ticks(&self, name: &str) -> Vec<TickRecord> {
+            let page = PageRequest::first(1000);
+            let name = ScheduleName::stored(name);
+            let mut ticks = self.model.ticks(&name, &page).await.expect("answered").items;
+            ticks.pop();
+            ticks
+        }
+    }
+
+    fn hourly(name: &str) -> Schedule {
+        let request = TaskRequest::raw("tick", "").queue(name);
+        Schedule::new(name, "@hourly", request).expect("right")
+    }
+
+    #[tokio::test]
+    async fn a_schedule_whose_queue_fails_holds_up_no_other() {
+        // The round ended at the first error, so that one sick queue stopped all schedules behind it.
+        let mut world = World::new(vec![hourly("a"), hourly("b")]);
+        world.round().await.expect("learnt");
+        world.clock.advance(60 * MINUTE);
+        world.faults.script(Verb::Enqueue, [Some(Fault::Before(Kind::Unavailable)), None]);
+        world.round().await.expect_err("the first queue failed");
+        assert_eq!((world.pending("a").await, world.pending("b").await), (0, 1));
+        assert_eq!(world.ticks("b").await.len(), 1, "what was enqueued is recorded all the same");
+        world.round().await.expect("healed");
+        assert_eq!((world.pending("a").await, world.pending("b").await), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_tick_that_falls_into_an_outage_of_the_broker_is_not_missed() {
+        // After ten seconds of outage it counted as one that nobody ran, and the nightly report of a
+        // scheduler that had been up all the time was skipped.
+        for verb in [Verb::Enqueue, Verb::Beat] {
+            let mut world = World::new(vec![hourly("a")]);
+            world.round().await.expect("learnt");
+            world.clock.advance(59 * MINUTE);
+            world.round().await.expect("nothing is due");
+            world.clock.advance(MINUTE);
+            world.faults.always(verb, Fault::Before(Kind::Unavailable));
+            for _ in 0..5 {
+                world.round().await.expect_err("an outage");
+                world.clock.advance(MINUTE);
+            }
+            world.faults.heal();
+            world.round().await.expect("healed");
+            assert_eq!(world.pending("a").await, 1, "{verb:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tick_that_passes_while_the_scheduler_sleeps_too_long_is_missed() {
+        let mut world = World::new(vec![hourly("a")]);
+        assert!(world.round().await.expect("learnt") > Duration::ZERO);
+        world.clock.advance(65 * MINUTE);
+        world.round().await.expect("awake again");
+        assert_eq!(world.pending("a").await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_tick_that_was_refused_has_no_task() {
+        // Its record named a task that never was.
+        let too_large = TaskRequest::raw("tick", vec![0; limits::PAYLOAD_BYTES_DEFAULT + 1]);
+        let schedule = Schedule::new("large", "@hourly", too_large).expect("right so far");
+        let mut world = World::new(vec![schedule]);
+        world.round().await.expect("learnt");
+        world.clock.advance(60 * MINUTE);
+        world.round().await.expect("refused is dealt with");
+        let ticks = world.ticks("large").await;
+        assert_eq!(ticks.iter().map(|tick| tick.task.clone()).collect::<Vec<_>>(), [None]);
+    }
+
+    #[tokio::test]
+    async fn a_tick_writes_itself_and_not_every_schedule() {
+        // Each tick brought two beats with all schedules in them.
+        let every_second = TaskRequest::raw("tick", "").queue("a");
+        let schedule = Schedule::new("a", "@every 1s", every_second).expect("right");
+        let mut world = World::new(vec![schedule, hourly("b")]);
+        world.round().await.expect("learnt");
+        let (shown, beats) = (world.clock.now(), world.faults.calls(Verb::Beat));
+        for _ in 0..4 {
+            world.clock.advance(Duration::from_secs(1));
+            world.round().await.expect("a tick");
+        }
+        assert_eq!(world.ticks("a").await.len(), 4);
+        assert_eq!(world.faults.calls(Verb::Beat) - beats, 4, "one beat a tick");
+        let gone = world.model.schedules(shown.plus(BEAT_TTL)).await.expect("answered");
+        assert!(gone.is_empty(), "shown again: {gone:?}");
+        world.clock.advance(Duration::from_secs(1));
+        world.round().await.expect("the next beat");
+        let shown = world.model.schedules(shown.plus(BEAT_TTL)).await.expect("answered");
+        assert_eq!(shown.len(), 2);
+    }
+
+    #[test]
+    fn a_name_that_leaves_no_room_for_its_ticks_is_refused() {
+        // It was accepted, and each of its ticks was rejected for an id that is too long.
+        let named = |bytes: usize| {
+            Schedule::new(&"n".repeat(bytes), "@hourly", TaskRequest::raw("tick", ""))
+        };
+        let tick = tick_id(named(234).expect("fits").name(), Timestamp::from_seconds(0));
+        assert_eq!(tick.as_str().len(), limits::NAME_BYTES_MAX);
+        let error = named(235).expect_err("too long").to_string();
+        assert!(error.contains("has 235 bytes: at most 234 are allowed"), "{error}");
+    }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use outlast_core::broker::tick_id;
-use outlast_core::inspect::{RunningTask, TickRecord, WorkerStatus};
+use outlast_core::inspect::{RunningTask, ScheduleOptions, TickRecord, WorkerStatus};
 use outlast_core::limits::TICKS_KEPT;
 use outlast_core::{
     Action, Beat, Command, LeaseToken, PageRequest, ScheduleControl, ScheduleName, ScheduleView,
@@ -48,6 +48,7 @@ fn view(c: &Case, name: &str) -> ScheduleView {
         queue: c.queue.clone(),
         missed: "once".into(),
         next_at: Some(t(500)),
+        options: ScheduleOptions { timeout_s: Some(7), ..ScheduleOptions::default() },
     }
 }
 

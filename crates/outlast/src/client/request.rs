@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest, Md5};
+use outlast_core::inspect::ScheduleOptions;
 use outlast_core::task::TaskError;
 use outlast_core::{
     GroupName, Headers, NewTask, Once, Place, QueueName, TaskId, TaskType, Timestamp, Unique,
@@ -260,6 +261,31 @@ impl TaskRequest {
         }
         task.check(now)?;
         Ok((self.queue, task))
+    }
+
+    /// What a schedule shows of its request's options.
+    pub(crate) fn schedule_options(&self) -> ScheduleOptions {
+        let Ok(task) = &self.task else { return ScheduleOptions::default() };
+        ScheduleOptions {
+            max_retry: task.max_retry,
+            timeout_s: task.timeout.map(|timeout| timeout.as_secs()),
+            retention_s: Some(task.retention.as_secs()).filter(|&seconds| seconds > 0),
+            unique_s: self.unique_ttl.map(|ttl| ttl.as_secs()),
+            group: task.group.clone(),
+            headers: task.headers.clone(),
+        }
+    }
+
+    /// With the options that a schedule shows.
+    pub(crate) fn with_schedule_options(mut self, options: ScheduleOptions) -> Self {
+        self.unique_ttl = options.unique_s.map(Duration::from_secs);
+        self.set(|task| {
+            task.max_retry = options.max_retry;
+            task.timeout = options.timeout_s.map(Duration::from_secs);
+            task.retention = Duration::from_secs(options.retention_s.unwrap_or(0));
+            task.group = options.group;
+            task.headers = options.headers;
+        })
     }
 
     /// The id it will have, if the request is right so far.

@@ -1,9 +1,12 @@
 //! Enqueueing: options, receipts, batches.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use outlast::testing::TestBed;
-use outlast::{Client, Connection, ErrorKind, TaskRequest, TaskState, Timestamp, Verdict};
+use outlast::{Client, Connection, ErrorKind, Kind, TaskRequest, TaskState, Timestamp, Verdict};
+use outlast_testkit::fault::{Fault, FaultBroker, Verb};
+use outlast_testkit::model::ModelBroker;
 
 #[tokio::test]
 async fn every_option_reaches_the_stored_task() {
@@ -109,4 +112,45 @@ async fn a_client_whose_broker_is_closed_gets_an_error_and_not_silence() {
     connection.close().await;
     let error = client.enqueue(TaskRequest::raw("t", "")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Broker(outlast::Kind::Unavailable), "{error}");
+}
+
+#[tokio::test]
+async fn a_clone_is_the_same_task_unless_it_gets_a_fresh_id() {
+    let bed = TestBed::new().await.unwrap();
+    let request = TaskRequest::raw("t", "");
+    let list = vec![request.clone(), request.clone(), request.fresh_id()];
+    let receipts = bed.client().enqueue_all(list).await.unwrap();
+    let words: Vec<_> = receipts.iter().map(|receipt| receipt.verdict.as_str()).collect();
+    assert_eq!(words, ["accepted", "conflict", "accepted"]);
+}
+
+#[tokio::test]
+async fn a_refusal_can_be_made_an_error() {
+    // It was a value only, so that a `?` behind the call looked as if the task were safe.
+    let bed = TestBed::new().await.unwrap();
+    let request = |payload: &'static str| TaskRequest::raw("t", payload).id("one");
+    let first = bed.client().enqueue(request("1")).await.unwrap().accepted().unwrap();
+    assert_eq!(first.id.as_str(), "one");
+    let error = bed.client().enqueue(request("2")).await.unwrap().accepted().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Duplicate);
+    assert_eq!(error.to_string(), "task not stored: conflict one in default");
+    let receipts = bed.client().enqueue_all(vec![request("3").header("", "x")]).await.unwrap();
+    let error = receipts[0].clone().accepted().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+#[tokio::test]
+async fn a_list_that_failed_in_part_can_be_enqueued_again() {
+    // The receipts of what was stored are lost behind the error; the ids are not.
+    let model = Arc::new(ModelBroker::new(1000));
+    let faults = Arc::new(FaultBroker::new(model.clone()));
+    let client = Connection::of_halves("model:", faults.clone(), model).client();
+    let list = ["a", "b", "c"].map(|queue| TaskRequest::raw("t", "").queue(queue)).to_vec();
+    faults.script(Verb::Enqueue, [Some(Fault::After), Some(Fault::Before(Kind::Busy)), None]);
+    client.enqueue_all(list.clone()).await.unwrap_err();
+    assert_eq!(faults.calls(Verb::Enqueue), 3, "the others are answered, too");
+    let receipts = client.enqueue_all(list).await.unwrap();
+    let mut words: Vec<_> = receipts.iter().map(|receipt| receipt.verdict.as_str()).collect();
+    words.sort_unstable();
+    assert_eq!(words, ["accepted", "conflict", "conflict"]);
 }

@@ -114,6 +114,29 @@ async fn a_paused_schedule_passes_over_its_ticks_and_can_be_run_by_hand() {
 }
 
 #[tokio::test]
+async fn a_schedule_run_by_hand_gives_its_task_the_options_of_its_ticks() {
+    // It had the defaults of every option: no timeout, no retention, 25 retries.
+    let bed = TestBed::new().await.unwrap();
+    let request = TaskRequest::raw("tick", "payload")
+        .queue("q")
+        .max_retry(3)
+        .timeout(Duration::from_secs(7))
+        .retention(HOUR)
+        .unique(HOUR)
+        .header("tenant", "acme");
+    let schedule = Schedule::new("hourly", "0 * * * *", request).unwrap();
+    let name = schedule.name().clone();
+    run_until(&bed, schedule, || registered(&bed)).await;
+    assert!(bed.inspector().run_schedule(&name).await.unwrap().is_accepted());
+    let task = &bed.tasks("q", TaskState::Pending).await.unwrap()[0];
+    assert_eq!((&task.payload[..], task.max_retry), (&b"payload"[..], 3));
+    assert_eq!((task.timeout, task.retention), (Some(Duration::from_secs(7)), HOUR));
+    assert_eq!(task.headers["tenant"], "acme");
+    let again = bed.inspector().run_schedule(&name).await.unwrap();
+    assert_eq!(again.verdict.as_str(), "duplicate");
+}
+
+#[tokio::test]
 async fn schedules_come_and_go_while_the_scheduler_runs() {
     let bed = TestBed::new().await.unwrap();
     let scheduler = Scheduler::new(bed.client().connection());
