@@ -12,6 +12,9 @@ use tokio::task::JoinHandle;
 use super::report::Figure;
 use super::{Size, fresh};
 
+/// Time for the last task to be settled: the figure is about an idle worker.
+const PAUSE: Duration = Duration::from_millis(5);
+
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 pub(super) async fn run(folder: &Path, size: Size, each: &mut impl FnMut(&Figure)) -> Outcome<()> {
@@ -20,6 +23,7 @@ pub(super) async fn run(folder: &Path, size: Size, each: &mut impl FnMut(&Figure
     let mut own = Vec::with_capacity(size.pickups);
     let client = connection.client();
     for _ in 0..size.pickups {
+        tokio::time::sleep(PAUSE).await;
         client.enqueue(TaskRequest::raw("pickup", micros_now().to_string())).await?;
         own.push(idle.next().await?);
     }
@@ -31,6 +35,7 @@ pub(super) async fn run(folder: &Path, size: Size, each: &mut impl FnMut(&Figure
     let mut other = Vec::with_capacity(size.pickups);
     let mut producer = Producer::start(&url)?;
     for _ in 0..size.pickups {
+        tokio::time::sleep(PAUSE).await;
         producer.enqueue()?;
         other.push(idle.next().await?);
     }
