@@ -133,9 +133,10 @@ pub(super) fn worker(
         worker = worker.queue_with(queue.name.as_str(), options);
     }
     for (pattern, runner) in runners {
+        let control = worker.control();
         worker = worker.handle_type(&pattern, move |run: outlast::Run, cancel: outlast::Cancel| {
-            let runner = runner.clone();
-            async move { runner.run(run, cancel).await }
+            let (runner, control) = (runner.clone(), control.clone());
+            async move { runner.run(run, cancel, &control).await }
         });
     }
     for own in &config.groups {

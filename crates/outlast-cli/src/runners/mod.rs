@@ -6,7 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast::{Cancel, CancelReason, Failure, Reply, Run as TaskRun, TaskRecord, duration};
+use outlast::{
+    Cancel, CancelReason, Failure, Phase, Reply, Run as TaskRun, TaskRecord, WorkerControl,
+    duration,
+};
+use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{HandlerConfig, Run, find_program};
@@ -26,6 +30,13 @@ const BUSY_WAIT: Duration = Duration::from_secs(1);
 
 /// How long a task sleeps that found its handler busy.
 const BUSY_SNOOZE: Duration = Duration::from_secs(5);
+
+/// How long a run that died of somebody's SIGTERM or SIGINT waits for the worker to hear of the same
+/// signal: it was sent to both at once, but nobody says who gets it first.
+const NEWS_WAIT: Duration = Duration::from_millis(200);
+
+/// How often it looks.
+const NEWS_EVERY: Duration = Duration::from_millis(5);
 
 /// A handler of the configuration, ready to run tasks.
 #[derive(Debug)]
@@ -82,7 +93,7 @@ impl Runner {
     }
 
     /// Runs one task.
-    pub(crate) async fn run(&self, run: TaskRun, cancel: Cancel) -> Reply {
+    pub(crate) async fn run(&self, run: TaskRun, cancel: Cancel, worker: &WorkerControl) -> Reply {
         let Ok(_permit) = self.permit(&cancel).await else {
             return Reply::Failed(Failure::snooze(BUSY_SNOOZE));
         };
@@ -93,7 +104,7 @@ impl Runner {
             }
         };
         match &self.how {
-            How::Command(exec) => self.command(exec, run.task(), stop).await,
+            How::Command(exec) => self.command(exec, run.task(), stop, worker).await,
             How::Http(http) => self.post(http, run.task(), stop).await,
         }
     }
@@ -113,6 +124,7 @@ impl Runner {
         exec: &Exec,
         task: &TaskRecord,
         stop: impl Future<Output = Stop>,
+        worker: &WorkerControl,
     ) -> Reply {
         let input = Input { payload: task.payload.clone(), env: facts::environment(task) };
         let ran = match exec.run(input, stop).await {
@@ -124,7 +136,14 @@ impl Runner {
             let (id, kept) = (&task.id, ran.stdout.len());
             tracing::warn!(%id, total, kept, "the command printed more than is kept as the result");
         }
-        self.command_reply(ran)
+        // A signal for the worker's whole group hits a command that has no group of its own yet.
+        let is_end = |signal: i32| [Signal::TERM, Signal::INT].iter().any(|s| s.as_raw() == signal);
+        match ran.end {
+            End::Signal(signal) if is_end(signal) && shuts_down(worker).await => {
+                Reply::Failed(Failure::release())
+            }
+            _ => self.command_reply(ran),
+        }
     }
 
     fn command_reply(&self, ran: Ran<Stop>) -> Reply {
@@ -183,6 +202,16 @@ fn stopped(stop: Stop, said: impl Fn(String) -> String) -> Reply {
             Failure::retry(said(format!("timed out after {}", duration::format(limit))))
         }
     })
+}
+
+/// Whether the worker shuts down, or begins to within a moment.
+async fn shuts_down(worker: &WorkerControl) -> bool {
+    let draining = async {
+        while worker.phase() < Phase::Draining {
+            tokio::time::sleep(NEWS_EVERY).await;
+        }
+    };
+    tokio::time::timeout(NEWS_WAIT, draining).await.is_ok()
 }
 
 async fn elapsed(limit: Option<Duration>) -> Duration {
