@@ -90,7 +90,7 @@ impl List {
         match &group.max_size {
             Some(size) => self.sourced(&key("max_size"), size, usize::to_string),
             None => {
-                self.push(&key("max_size"), limits::GROUP_SIZE_MAX.to_string(), &Origin::Default)
+                self.push(&key("max_size"), limits::GROUP_SIZE_MAX.to_string(), &Origin::Default);
             }
         }
     }
