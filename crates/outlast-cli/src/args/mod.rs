@@ -18,7 +18,7 @@ use crate::output;
 mod values;
 mod worker_options;
 
-pub(crate) use values::{duration, header, time};
+pub(crate) use values::{duration, header, max_retry, time};
 pub(crate) use worker_options::WorkerOptions;
 
 /// Exit codes, printed below the help of the program and in its man page.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outlast::Timestamp;
+use outlast::{Timestamp, limits};
 
 /// `1h30m`
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -12,6 +12,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 /// `2026-11-24T02:30:00Z`
 pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
     text.parse::<Timestamp>().map_err(|error| error.to_string())
+}
+
+/// A number of retries. One beyond the limit is a number all the same: its task is rejected.
+pub(crate) fn max_retry(text: &str) -> Result<u32, String> {
+    let most = limits::MAX_RETRY_MAX;
+    text.parse().map_err(|_| format!("max retry {text:?} is no whole number from 0 to {most}"))
 }
 
 /// `NAME=VALUE`

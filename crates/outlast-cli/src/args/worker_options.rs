@@ -8,13 +8,13 @@ use crate::config::Asked;
 /// How the worker works.
 #[derive(Args, Debug)]
 pub(crate) struct WorkerOptions {
-    /// Tasks that run at once; one a core unless configured [env: OUTLAST_SLOTS]
+    /// Tasks that run at once [default: that of outlast.toml, else one a core] [env: OUTLAST_SLOTS]
     #[arg(long, value_name = "N")]
     pub(crate) slots: Option<u32>,
-    /// Queues to serve, with weights: mail=6,default; those of outlast.toml unless given
+    /// Queues to serve, with weights: mail=6,default [default: those of outlast.toml, else default]
     #[arg(long, value_name = "QUEUES")]
     pub(crate) queues: Option<String>,
-    /// How long running tasks may go on after SIGTERM or SIGINT [env: OUTLAST_SHUTDOWN]
+    /// From SIGTERM or SIGINT to the end [default: that of outlast.toml, else 8s] [env: OUTLAST_SHUTDOWN]
     #[arg(long, value_name = "D")]
     pub(crate) shutdown: Option<String>,
 }

@@ -1,9 +1,10 @@
 //! Enqueues many tasks: takes all lines that are ready as one batch, and prints their receipts before it
 //! takes the next, in the order of the file.
 
+use std::cmp::Ordering;
 use std::io::BufRead;
 
-use outlast::{Client, TaskRequest, Verdict};
+use outlast::{Client, TaskRequest};
 use tokio::sync::mpsc;
 
 use super::Context;
@@ -18,6 +19,9 @@ const LINES_AT_ONCE: usize = 1024;
 
 /// Lines read ahead: enough to never wait for the reader, little enough to hold in memory.
 const LINES_AHEAD: usize = 4 * LINES_AT_ONCE;
+
+/// Duplicates and conflicts named on stderr; a file that is enqueued a second time has nothing else.
+const TAKEN_TOLD_MAX: usize = 10;
 
 /// How many of each there were.
 #[derive(Debug, Default)]
@@ -35,6 +39,7 @@ pub(crate) async fn run(context: &Context, source: Box<dyn BufRead + Send>, form
     let reader = std::thread::spawn(move || lines::read(source, &form, &sender));
     let bar = progress::counter("enqueued");
     let mut counts = Counts::default();
+    let mut seen = 0;
     let mut batch = Vec::with_capacity(LINES_AT_ONCE);
     while items.recv_many(&mut batch, LINES_AT_ONCE).await > 0 {
         let first = batch.first().map_or(0, |item: &Item| item.line);
@@ -48,7 +53,7 @@ pub(crate) async fn run(context: &Context, source: Box<dyn BufRead + Send>, form
         })?;
         counts.add(&rows);
         // A line about a line must not tear the bar.
-        bar.suspend(|| told(context.format(), &rows))?;
+        bar.suspend(|| told(context.format(), &rows, &mut seen))?;
         bar.inc(rows.len() as u64);
     }
     bar.finish_and_clear();
@@ -75,7 +80,7 @@ async fn enqueue(
     let mut requests: Vec<TaskRequest> = Vec::new();
     for Item { line, task } in items {
         let error = task.map(|request| requests.push(request)).err();
-        rows.push(ReceiptRow::unanswered(line, error));
+        rows.push(ReceiptRow::unanswered(Some(line), error));
     }
     let receipts = client.enqueue_all(requests).await?;
     let asked = rows.iter_mut().filter(|row| row.error.is_none());
@@ -85,33 +90,38 @@ async fn enqueue(
     Ok(rows)
 }
 
-impl ReceiptRow {
-    /// The receipt of a line that is wrong, or has not been answered yet.
-    fn unanswered(line: u64, error: Option<String>) -> Self {
-        let receipt = Verdict::Rejected(outlast::broker::Reject("".into())).as_str();
-        Self {
-            id: None,
-            queue: None,
-            state: None,
-            receipt,
-            due: None,
-            duplicate_of: None,
-            line: Some(line),
-            error,
-        }
-    }
-}
-
-fn told(format: Format, rows: &[ReceiptRow]) -> Result<(), CliError> {
+/// Says what became of the lines: with JSON all of it, else what is wrong.
+fn told(format: Format, rows: &[ReceiptRow], seen: &mut usize) -> Result<(), CliError> {
     if let Format::Json = format {
         output::objects(rows)?;
     }
     for row in rows {
-        if let (Some(line), Some(error)) = (row.line, &row.error) {
+        let Some(line) = row.line else { continue };
+        if let Some(error) = &row.error {
             eprintln!("outlast: line {line}: {}", output::clean(error));
+        } else if let (Format::Table, Some(why)) = (format, taken(row)) {
+            *seen += 1;
+            match (*seen).cmp(&TAKEN_TOLD_MAX) {
+                Ordering::Less => eprintln!("outlast: line {line}: {why}"),
+                Ordering::Equal => {
+                    eprintln!("outlast: line {line}: {why}; there may be more, --json names all");
+                }
+                Ordering::Greater => {}
+            }
         }
     }
     Ok(())
+}
+
+/// Why a line that is right was not enqueued.
+fn taken(row: &ReceiptRow) -> Option<String> {
+    let of = row.duplicate_of.as_ref().map(|of| format!(" of task {of}")).unwrap_or_default();
+    let id = row.id.as_deref().unwrap_or_default();
+    match row.receipt {
+        "duplicate" => Some(output::clean(&format!("is a duplicate{of}"))),
+        "conflict" => Some(output::clean(&format!("a task with id {id} is there already"))),
+        _ => None,
+    }
 }
 
 impl Counts {

@@ -47,7 +47,7 @@ pub(crate) fn run(context: &Context, command: &ConfigCommand) -> Outcome {
         eprintln!("outlast: warning: {warning}");
     }
     let checked = Checked {
-        config: config.file.as_ref().map(|file| file.display().to_string()),
+        config: config.path().map(|file| file.display().to_string()),
         queues: config.queues.len(),
         handlers: config.handlers.len(),
         schedules: config.schedules.len(),

@@ -8,15 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use outlast::{Receipt, TaskRequest, Timestamp, Verdict, limits};
+use outlast::broker::Reject;
+use outlast::{QueueName, Receipt, TaskRequest, Timestamp, Verdict, limits};
 use serde::Serialize;
 
 use super::Context;
 use super::bulk;
 use super::lines::Form;
-use crate::args::{duration, header, time};
+use crate::args::{duration, header, max_retry, time};
 use crate::exit::{CliError, Exit, Outcome};
-use crate::output::{self, Row};
+use crate::output::{self, Format, Row};
 
 /// What is enqueued.
 #[derive(Args, Debug)]
@@ -30,8 +31,9 @@ pub(crate) struct EnqueueArgs {
     /// Take the payload from this file, or from stdin if it is -
     #[arg(long, value_name = "FILE", conflicts_with_all = ["file", "from_lines"])]
     payload_file: Option<PathBuf>,
-    /// A task for each line of this file of JSON objects, or of stdin if it is -. An object has the names
-    /// of the options as fields: type, payload, queue, id, max_retry, timeout, …
+    /// A task for each line of this file of JSON objects, or of stdin if it is -. The fields of an object:
+    /// type, payload or payload_base64, queue, id, max_retry, timeout, deadline, in, at, unique, retention,
+    /// group, headers
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// A task for each line of stdin (or of --file), with the line as its payload
@@ -51,7 +53,7 @@ pub(crate) struct TaskOptions {
     #[arg(long, value_name = "ID", conflicts_with_all = ["file", "from_lines"])]
     pub(crate) id: Option<String>,
     /// Retries after the first run before it is archived [default: 25]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = max_retry)]
     pub(crate) max_retry: Option<u32>,
     /// How long one run may take, in whole seconds [default: 30m]
     #[arg(long, value_name = "D", value_parser = duration)]
@@ -143,6 +145,28 @@ pub(crate) struct ReceiptRow {
     pub(crate) error: Option<String>,
 }
 
+impl ReceiptRow {
+    /// The receipt of a task that no broker was asked for. It names what was written, right or wrong.
+    fn rejected(options: &TaskOptions, error: &outlast::Error) -> Self {
+        let queue = options.queue.clone().or_else(|| Some(QueueName::default_queue().to_string()));
+        Self { id: options.id.clone(), queue, ..Self::unanswered(None, Some(error.to_string())) }
+    }
+
+    /// The receipt of a task that is wrong, or has not been answered yet.
+    pub(crate) fn unanswered(line: Option<u64>, error: Option<String>) -> Self {
+        Self {
+            id: None,
+            queue: None,
+            state: None,
+            receipt: Verdict::Rejected(Reject("".into())).as_str(),
+            due: None,
+            duplicate_of: None,
+            line,
+            error,
+        }
+    }
+}
+
 impl From<&Receipt> for ReceiptRow {
     fn from(receipt: &Receipt) -> Self {
         let (duplicate_of, error) = match &receipt.verdict {
@@ -201,7 +225,12 @@ async fn one(context: &Context, args: EnqueueArgs) -> Outcome {
     let payload = payload(&args)?;
     let request = args.options.request(task_type, payload);
     // Before the broker is opened: what is wrong in itself needs none.
-    request.check_options()?;
+    if let Err(error) = request.check_options() {
+        if let Format::Json = context.format() {
+            output::objects(&[ReceiptRow::rejected(&args.options, &error)])?;
+        }
+        return Err(error.into());
+    }
     let receipts = context.client().await?.enqueue_all(vec![request]).await?;
     let rows: Vec<ReceiptRow> = receipts.iter().map(ReceiptRow::from).collect();
     output::rows(context.format(), &rows)?;

@@ -9,6 +9,7 @@ use std::io::{BufRead, Read};
 use outlast::{TaskRequest, Timestamp, duration};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::enqueue::TaskOptions;
@@ -17,6 +18,9 @@ use crate::suggest;
 /// Bytes of a line: room for a payload of the client's limit in which every byte is escaped. A longer
 /// line is refused; what it holds is read over, not kept.
 const LINE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Characters shown of a value that is wrong.
+const SHOWN_CHARS: usize = 60;
 
 /// What a line is.
 #[derive(Debug)]
@@ -122,7 +126,8 @@ fn object(
 ) -> Result<TaskRequest, String> {
     let text = std::str::from_utf8(text)
         .map_err(|error| format!("is not valid UTF-8 from byte {} on", error.valid_up_to() + 1))?;
-    let line: Line<'_> = serde_json::from_str(text).map_err(|error| explain(&error))?;
+    let line: Line<'_> = serde_json::from_str(text)
+        .map_err(|error| wrong_field(text).unwrap_or_else(|| explain(&error)))?;
     let task_type = line.task_type.as_deref().or(task_type).ok_or("names no type")?.to_owned();
     let payload = line.payload()?;
     let options = line.options(defaults)?;
@@ -183,6 +188,33 @@ impl Line<'_> {
     }
 }
 
+/// The first field whose value is of the wrong kind, with its name, which serde's message lacks. Looked
+/// for only once the line is known to be wrong.
+fn wrong_field(text: &str) -> Option<String> {
+    let fields: Map<String, Value> = serde_json::from_str(text).ok()?;
+    fields.iter().filter(|(_, value)| !value.is_null()).find_map(|(name, value)| {
+        let (is_right, wanted) = match name.as_str() {
+            "type" | "payload_base64" | "queue" | "id" | "group" => (value.is_string(), "text"),
+            "timeout" | "in" | "unique" | "retention" => {
+                (value.is_string(), "text such as \"1h30m\"")
+            }
+            "deadline" | "at" => (value.is_string(), "text such as \"2026-11-24T02:30:00Z\""),
+            "max_retry" => {
+                let retries = value.as_u64().and_then(|retries| u32::try_from(retries).ok());
+                (retries.is_some(), "a whole number from 0 on")
+            }
+            "headers" | "header" => {
+                let values = value.as_object().map(|headers| headers.values());
+                let is_text = values.is_some_and(|mut values| values.all(Value::is_string));
+                (is_text, "an object of text")
+            }
+            _ => (true, ""),
+        };
+        let shown: String = value.to_string().chars().take(SHOWN_CHARS).collect();
+        (!is_right).then(|| format!("{name}: {shown} is not {wanted}"))
+    })
+}
+
 /// What is wrong with the JSON, without serde's "line 1": the number of the line is the file's.
 fn explain(error: &serde_json::Error) -> String {
     let place = format!(" at line {} column {}", error.line(), error.column());
@@ -237,6 +269,10 @@ mod tests {
                 "{\"type\":\"a\",\"in\":\"1s\",\"at\":\"2026-11-24T02:30:00Z\"}",
                 "has an in and an at",
             ),
+            ("{\"type\":\"a\",\"timeout\":90}", "timeout: 90 is not text such as \"1h30m\""),
+            ("{\"type\":7}", "type: 7 is not text"),
+            ("{\"type\":\"a\",\"max_retry\":-1}", "max_retry: -1 is not a whole number"),
+            ("{\"type\":\"a\",\"header\":{\"n\":1}}", "header: {\"n\":1} is not an object of text"),
             ("[1]", "is no good JSON: invalid type"),
             ("{\"type\":\"a\",\"payload_base64\":\"%\"}", "payload_base64 is wrong"),
         ];

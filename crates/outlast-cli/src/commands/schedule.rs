@@ -3,7 +3,8 @@
 use clap::{Args, Subcommand};
 use jiff::tz::TimeZone;
 use outlast::{
-    Cron, PageRequest, ScheduleName, ScheduleState, ScheduleView, TickRecord, Timestamp, limits,
+    Cron, Inspector, PageRequest, ScheduleName, ScheduleState, ScheduleView, TickRecord, Timestamp,
+    limits,
 };
 use serde::Serialize;
 
@@ -14,6 +15,7 @@ use crate::args::time;
 use crate::config::zone_hint;
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format, Row};
+use crate::suggest;
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -117,7 +119,8 @@ impl Row for ScheduleRow {
 impl Row for TickRecord {
     const HEAD: &'static [&'static str] = &["tick", "task", "enqueued at"];
     fn cells(&self) -> Vec<String> {
-        let task = self.task.as_ref().map_or("skipped".to_owned(), ToString::to_string);
+        // The record without a task is no tick: from that moment on the schedule's ticks count.
+        let task = self.task.as_ref().map_or("registered".to_owned(), ToString::to_string);
         vec![self.tick.to_string(), task, output::time(Some(self.enqueued_at))]
     }
 }
@@ -172,9 +175,25 @@ async fn list(context: &Context, args: &ListArgs) -> Outcome {
 async fn history(context: &Context, args: &HistoryArgs) -> Outcome {
     let schedule = args.schedule.name()?;
     let limit = usize::try_from(args.limit).unwrap_or(limits::PAGE_MAX);
-    let ticks = context.inspector().await?.ticks(&schedule, &PageRequest::first(limit)).await?;
-    output::rows(context.format(), &ticks.items)?;
+    let inspector = context.inspector().await?;
+    let ticks = inspector.ticks(&schedule, &PageRequest::first(limit)).await?.items;
+    if ticks.is_empty() {
+        known(&inspector, &schedule).await?;
+    }
+    output::rows(context.format(), &ticks)?;
     Ok(Exit::Done)
+}
+
+/// Refuses a schedule that nobody runs. Asked only where there is no history: a schedule that was taken
+/// away is known by what it has enqueued.
+async fn known(inspector: &Inspector, schedule: &ScheduleName) -> Result<(), CliError> {
+    let all = inspector.schedules().await?;
+    let mut names = all.iter().map(|(view, _)| view.name.as_str());
+    if names.clone().any(|name| name == schedule.as_str()) {
+        return Ok(());
+    }
+    let hint = suggest::hint(schedule.as_str(), &mut names);
+    Err(CliError::not_found(format!("no schedule {schedule}{hint}")))
 }
 
 fn told(context: &Context, told: Told) -> Outcome {

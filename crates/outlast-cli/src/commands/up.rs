@@ -10,6 +10,7 @@ use crate::args::WorkerOptions;
 use crate::config::{Config, Origin, masked};
 use crate::exit::{CliError, Outcome};
 use crate::output::{self, Format};
+use crate::runners::Busy;
 
 /// How to work.
 #[derive(Args, Debug)]
@@ -34,7 +35,7 @@ pub(crate) async fn run(context: &Context, args: &UpArgs) -> Outcome {
     if config.handlers.is_empty() && config.groups.is_empty() && config.schedules.is_empty() {
         return Err(nothing_to_run(&config));
     }
-    let runners = runners(&config)?;
+    let runners = runners(&config, Busy::Snooze)?;
     let client = open(&config).await?.client();
     let mut worker = worker(&config, &client, runners);
     for own in &config.schedules {
@@ -83,7 +84,7 @@ impl Up {
 
 /// What to type next, in another terminal: it must reach the same broker.
 fn next_step(config: &Config) -> String {
-    let options = match (&config.broker.origin, &config.file) {
+    let options = match (&config.broker.origin, config.path()) {
         (Origin::Flag(_), _) => format!(" --broker {}", masked(&config.broker.value)),
         (_, Some(file)) if file.as_os_str() != "outlast.toml" => {
             format!(" --config {}", file.display())

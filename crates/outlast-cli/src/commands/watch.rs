@@ -1,5 +1,5 @@
-//! `--watch`: the same rows again every second. On a screen the table is drawn over; elsewhere each row
-//! is a JSON object, so that another program can follow.
+//! `--watch`: the same rows again every second. On a screen the table is drawn over; elsewhere one table
+//! or one set of JSON objects follows the other.
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub(crate) async fn rows<R: Row>(
             Format::Table if std::io::stdout().is_terminal() => {
                 output::write(format!("{REDRAW}{}", output::table(&rows)).as_bytes())?;
             }
-            Format::Table | Format::Json => output::rows(Format::Json, &rows)?,
+            Format::Table | Format::Json => output::rows(format, &rows)?,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::args::WorkerOptions;
 use crate::config::{self, Config, Problems, ScheduleConfig};
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format};
-use crate::runners::{self, Runner, group};
+use crate::runners::{self, Busy, Runner, group};
 
 /// How to work.
 #[derive(Args, Debug)]
@@ -28,7 +28,8 @@ pub(crate) async fn run(context: &Context, args: &WorkArgs) -> Outcome {
     if config.handlers.is_empty() && config.groups.is_empty() {
         return Err(nothing_to_run(&config));
     }
-    let runners = runners(&config)?;
+    let busy = if args.exit_when_empty { Busy::Release } else { Busy::Snooze };
+    let runners = runners(&config, busy)?;
     if !config.schedules.is_empty() {
         let schedules = config.schedules.len();
         tracing::info!(schedules, "schedules are run by `outlast up`, not by `outlast work`");
@@ -43,7 +44,7 @@ pub(crate) async fn run(context: &Context, args: &WorkArgs) -> Outcome {
 
 /// The error of a worker without anything to run, with what to do about it.
 pub(super) fn nothing_to_run(config: &Config) -> CliError {
-    CliError::usage(match &config.file {
+    CliError::usage(match config.path() {
         Some(file) => format!("no handlers: {} has no [[handler]]", file.display()),
         None => {
             "no handlers: there is no outlast.toml here; write one, or name one by --config".into()
@@ -98,7 +99,7 @@ impl Did {
 }
 
 /// A runner for each handler, with the pattern it is bound to; or all the programs that are missing.
-pub(super) fn runners(config: &Config) -> Result<Vec<(String, Arc<Runner>)>, CliError> {
+pub(super) fn runners(config: &Config, busy: Busy) -> Result<Vec<(String, Arc<Runner>)>, CliError> {
     let path = std::env::var_os("PATH");
     let missing = config::programs(config, path.as_deref());
     if !missing.is_empty() {
@@ -110,7 +111,7 @@ pub(super) fn runners(config: &Config) -> Result<Vec<(String, Arc<Runner>)>, Cli
     let http = runners::http_client()
         .map_err(|error| CliError::failed("could not make an HTTP client", error))?;
     let runner = |handler: &config::HandlerConfig| {
-        let runner = Runner::new(handler, &http, config.file.as_deref(), path.as_deref());
+        let runner = Runner::new(handler, &http, config.path(), path.as_deref(), busy);
         runner.map(|runner| (handler.pattern.value.clone(), Arc::new(runner)))
     };
     let runners: Result<Vec<_>, String> = config.handlers.iter().map(runner).collect();
@@ -133,14 +134,15 @@ pub(super) fn worker(
         worker = worker.queue_with(queue.name.as_str(), options);
     }
     for (pattern, runner) in runners {
+        let control = worker.control();
         worker = worker.handle_type(&pattern, move |run: outlast::Run, cancel: outlast::Cancel| {
-            let runner = runner.clone();
-            async move { runner.run(run, cancel).await }
+            let (runner, control) = (runner.clone(), control.clone());
+            async move { runner.run(run, cancel, &control).await }
         });
     }
     for own in &config.groups {
-        let task_type = own.task_type.clone();
-        worker = worker.group(own.queue.as_str(), own.policy.clone(), move |batch| {
+        let task_type = own.task_type.value.clone();
+        worker = worker.group(own.queue.as_str(), own.policy(), move |batch| {
             let made = group::aggregate(&task_type, &batch).map_err(Failure::retry);
             std::future::ready(made)
         });
@@ -150,8 +152,8 @@ pub(super) fn worker(
 
 /// A schedule of the configuration for a worker.
 pub(super) fn schedule(own: &ScheduleConfig) -> Result<Schedule, CliError> {
-    let request =
-        TaskRequest::raw(own.task_type.as_str(), own.payload.clone()).queue(own.queue.as_str());
+    let request = TaskRequest::raw(own.task_type.as_str(), own.payload.value.clone())
+        .queue(own.queue.as_str());
     let schedule = Schedule::new(own.name.value.as_str(), &own.cron.value, request)?;
     Ok(schedule.timezone(&own.timezone.value)?.missed(own.missed.value))
 }

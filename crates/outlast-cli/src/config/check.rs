@@ -6,6 +6,8 @@ use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use outlast::QueueName;
+
 use super::place::absolute;
 use super::problem::Problem;
 use super::{Config, Origin, Run};
@@ -16,7 +18,7 @@ pub(crate) fn programs(config: &Config, path: Option<&OsStr>) -> Vec<Problem> {
     for handler in &config.handlers {
         let Run::Command(words) = &handler.run.value else { continue };
         let program = words.first().map(String::as_str).unwrap_or_default();
-        if let Err(why) = find_program(program, config.file.as_deref(), path) {
+        if let Err(why) = find_program(program, config.path(), path) {
             let message = format!("handler {:?}: {why}", handler.pattern.value);
             missing.push(located(&handler.run.origin, message));
         }
@@ -27,15 +29,16 @@ pub(crate) fn programs(config: &Config, path: Option<&OsStr>) -> Vec<Problem> {
 /// Queues that schedules or groups name and that this worker does not serve: no mistake if another
 /// worker does, so a warning.
 pub(crate) fn unserved(config: &Config) -> Vec<String> {
-    let served = |name| config.queues.iter().any(|queue| queue.name == name);
-    let schedules = config.schedules.iter().filter(|s| !served(s.queue.clone())).map(|s| {
+    let served = |name: &QueueName| config.queues.iter().any(|queue| queue.name == *name);
+    let schedules = config.schedules.iter().filter(|s| !served(&s.queue)).map(|s| {
         format!(
             "schedule {} enqueues into {}, which is not among the queues here",
-            s.name.value, s.queue
+            s.name.value, s.queue.value
         )
     });
-    let groups = config.groups.iter().filter(|g| !served(g.queue.clone())).map(|g| {
-        format!("group {} is in {}, which is not among the queues here", g.policy.pattern, g.queue)
+    let groups = config.groups.iter().filter(|g| !served(&g.queue)).map(|g| {
+        let (pattern, queue) = (&g.pattern.value, &g.queue.value);
+        format!("group {pattern} is in {queue}, which is not among the queues here")
     });
     schedules.chain(groups).collect()
 }

@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Config;
 use super::place::CONFIG_FILE;
 use super::problem::{Problem, Problems};
 use super::raw::RawConfig;
 use super::resolve::Resolver;
+use super::{Config, Origin, Sourced};
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default)]
@@ -36,29 +36,33 @@ pub(crate) fn load(
         Some(path) => read(path)?,
         None => String::new(),
     };
-    let path = file.clone().unwrap_or_else(|| PathBuf::from(CONFIG_FILE));
+    let path = file.as_ref().map_or_else(|| PathBuf::from(CONFIG_FILE), |file| file.value.clone());
     let raw = RawConfig::parse(&path, &text)?;
     let mut resolver = Resolver::new(Arc::new(path), text, env);
     let config = resolver.resolve(raw, file, asked);
     resolver.finish(config)
 }
 
-fn find(asked: &Asked, env: &dyn Fn(&str) -> Option<OsString>) -> Result<Option<PathBuf>, Problem> {
-    let named = asked.config.clone().map(|path| (path, "--config"));
+fn find(
+    asked: &Asked,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<Sourced<PathBuf>>, Problem> {
+    let named = asked.config.clone().map(|path| Sourced::new(path, Origin::Flag("--config")));
     let set = || {
         let value = env("OUTLAST_CONFIG").filter(|value| !value.is_empty())?;
-        Some((PathBuf::from(value), "OUTLAST_CONFIG"))
+        Some(Sourced::new(PathBuf::from(value), Origin::Env("OUTLAST_CONFIG")))
     };
-    if let Some((path, origin)) = named.or_else(set) {
-        return match path.is_file() {
-            true => Ok(Some(path)),
-            false => Err(Problem::outside(format!(
-                "configuration {} ({origin}) is no file that can be read",
-                path.display()
-            ))),
-        };
+    match named.or_else(set) {
+        Some(file) if file.is_file() => Ok(Some(file)),
+        Some(Sourced { value, origin }) => Err(Problem::outside(format!(
+            "configuration {} ({origin}) is no file that can be read",
+            value.display()
+        ))),
+        None => {
+            let here = Path::new(CONFIG_FILE);
+            Ok(here.is_file().then(|| Sourced::default(here.to_owned())))
+        }
     }
-    Ok(Path::new(CONFIG_FILE).is_file().then(|| PathBuf::from(CONFIG_FILE)))
 }
 
 fn read(path: &Path) -> Result<String, Problem> {

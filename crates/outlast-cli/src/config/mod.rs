@@ -3,10 +3,10 @@
 //!
 //! Flags come before the environment, the environment before the file, the file before the defaults.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use outlast::{GroupPolicy, QueueName, TaskType};
+use outlast::{QueueName, TaskType};
 
 mod check;
 mod groups;
@@ -33,7 +33,7 @@ pub(crate) use show::{Setting, settings};
 #[derive(Debug)]
 pub(crate) struct Config {
     /// The file that was read, if there is one.
-    pub(crate) file: Option<PathBuf>,
+    pub(crate) file: Option<Sourced<PathBuf>>,
     pub(crate) broker: Sourced<String>,
     pub(crate) worker: WorkerConfig,
     pub(crate) queues: Vec<QueueConfig>,
@@ -61,6 +61,13 @@ pub(crate) struct QueueConfig {
     pub(crate) concurrency: Option<Sourced<u32>>,
 }
 
+impl Config {
+    /// The path of the file that was read.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.value.as_path())
+    }
+}
+
 /// What runs the tasks of a type.
 #[derive(Debug)]
 pub(crate) struct HandlerConfig {
@@ -85,8 +92,11 @@ pub(crate) enum Run {
 /// Which groups become one task, when, and of which type.
 #[derive(Debug)]
 pub(crate) struct GroupConfig {
-    pub(crate) queue: QueueName,
-    pub(crate) policy: GroupPolicy,
-    pub(crate) task_type: TaskType,
-    pub(crate) origin: Origin,
+    pub(crate) queue: Sourced<QueueName>,
+    /// A group's name, or its beginning followed by `*`.
+    pub(crate) pattern: Sourced<String>,
+    pub(crate) task_type: Sourced<TaskType>,
+    pub(crate) grace: Sourced<Duration>,
+    pub(crate) max_delay: Option<Sourced<Duration>>,
+    pub(crate) max_size: Option<Sourced<usize>>,
 }

@@ -52,10 +52,11 @@ impl<'a> Resolver<'a> {
     pub(super) fn resolve(
         &mut self,
         raw: RawConfig,
-        file: Option<PathBuf>,
+        file: Option<Sourced<PathBuf>>,
         asked: &Asked,
     ) -> Option<Config> {
-        let broker = self.broker(raw.broker.as_ref(), file.as_deref(), asked);
+        let path = file.as_ref().map(|file| file.value.as_path());
+        let broker = self.broker(raw.broker.as_ref(), path, asked);
         let worker = self.worker(&raw.worker, asked);
         let queues = self.queues(raw.queues.into_iter().collect(), asked);
         let handlers = self.handlers(&raw.handler);
@@ -258,5 +259,15 @@ impl<'a> Resolver<'a> {
                 None
             }
         }
+    }
+
+    /// The same, with where it is.
+    pub(super) fn sourced<T, E: std::error::Error + Send + Sync + 'static>(
+        &mut self,
+        key: &str,
+        written: &Spanned<String>,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<Sourced<T>> {
+        self.name(key, written, parse).map(|name| Sourced::new(name, self.origin(written)))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use bytes::Bytes;
 use jiff::tz::TimeZone;
 use outlast::{Cron, Missed, QueueName, ScheduleName, TaskType};
 use toml::Spanned;
@@ -17,9 +16,9 @@ pub(crate) struct ScheduleConfig {
     pub(crate) name: Sourced<ScheduleName>,
     pub(crate) cron: Sourced<String>,
     pub(crate) timezone: Sourced<String>,
-    pub(crate) task_type: TaskType,
-    pub(crate) payload: Bytes,
-    pub(crate) queue: QueueName,
+    pub(crate) task_type: Sourced<TaskType>,
+    pub(crate) payload: Sourced<String>,
+    pub(crate) queue: Sourced<QueueName>,
     pub(crate) missed: Sourced<Missed>,
 }
 
@@ -51,10 +50,10 @@ impl Resolver<'_> {
             self.wrong(entry, "schedule has no type: say which type of task it enqueues");
             return None;
         };
-        let task_type = self.name("schedule type", task_type, |text| TaskType::new(text))?;
+        let task_type = self.sourced("schedule type", task_type, |text| TaskType::new(text))?;
         let queue = match &raw.queue {
-            None => QueueName::default_queue(),
-            Some(queue) => self.name("schedule queue", queue, |text| QueueName::new(text))?,
+            None => Sourced::default(QueueName::default_queue()),
+            Some(queue) => self.sourced("schedule queue", queue, |text| QueueName::new(text))?,
         };
         let missed = match &raw.missed {
             None => Sourced::default(Missed::default()),
@@ -63,13 +62,12 @@ impl Resolver<'_> {
         let cron = cron?;
         let name = match &raw.name {
             None => Sourced::default(default_name(&task_type, &cron)),
-            Some(name) => {
-                let parsed = self.name("schedule name", name, |text| ScheduleName::new(text))?;
-                Sourced::new(parsed, self.origin(name))
-            }
+            Some(name) => self.sourced("schedule name", name, |text| ScheduleName::new(text))?,
         };
-        let payload = raw.payload.as_ref().map(|payload| payload.get_ref().clone());
-        let payload = Bytes::from(payload.unwrap_or_default());
+        let payload = match &raw.payload {
+            None => Sourced::default(String::new()),
+            Some(payload) => Sourced::new(payload.get_ref().clone(), self.origin(payload)),
+        };
         Some(ScheduleConfig { name, cron, timezone: timezone?, task_type, payload, queue, missed })
     }
 

@@ -1,6 +1,6 @@
 //! Every value of the configuration as text, with where it came from: what `config show` prints.
 
-use outlast::duration;
+use outlast::{QueueName, TaskType, duration, limits};
 
 use super::schedules::missed_text;
 use super::{Config, GroupConfig, HandlerConfig, Origin, Run, ScheduleConfig, Sourced, masked};
@@ -16,8 +16,10 @@ pub(crate) struct Setting {
 /// All of them, in the order of the file.
 pub(crate) fn settings(config: &Config) -> Vec<Setting> {
     let mut list = List(Vec::new());
-    let file = config.file.as_ref().map_or("none".to_owned(), |file| file.display().to_string());
-    list.push("config", file, &Origin::Default);
+    match &config.file {
+        Some(file) => list.sourced("config", file, |file| file.display().to_string()),
+        None => list.push("config", "none".to_owned(), &Origin::Default),
+    }
     list.push("broker", masked(&config.broker.value), &config.broker.origin);
     let worker = &config.worker;
     list.sourced("worker.slots", &worker.slots, u32::to_string);
@@ -70,21 +72,26 @@ impl List {
         let key = |name: &str| format!("schedule.{}.{name}", schedule.name.value);
         self.sourced(&key("cron"), &schedule.cron, String::clone);
         self.sourced(&key("timezone"), &schedule.timezone, String::clone);
-        self.push(&key("type"), schedule.task_type.to_string(), &schedule.cron.origin);
-        self.push(&key("queue"), schedule.queue.to_string(), &schedule.cron.origin);
+        self.sourced(&key("type"), &schedule.task_type, TaskType::to_string);
+        self.sourced(&key("payload"), &schedule.payload, String::clone);
+        self.sourced(&key("queue"), &schedule.queue, QueueName::to_string);
         self.sourced(&key("missed"), &schedule.missed, |missed| missed_text(*missed).to_owned());
     }
 
     fn group(&mut self, group: &GroupConfig) {
-        let key = |name: &str| format!("group.{}.{}.{name}", group.queue, group.policy.pattern);
-        let policy = &group.policy;
-        self.push(&key("type"), group.task_type.to_string(), &group.origin);
-        self.push(&key("grace"), duration::format(policy.grace), &group.origin);
-        if let Some(delay) = policy.max_delay {
-            self.push(&key("max_delay"), duration::format(delay), &group.origin);
+        let key =
+            |name: &str| format!("group.{}.{}.{name}", group.queue.value, group.pattern.value);
+        self.sourced(&key("type"), &group.task_type, TaskType::to_string);
+        self.sourced(&key("grace"), &group.grace, |grace| duration::format(*grace));
+        match &group.max_delay {
+            Some(delay) => self.sourced(&key("max_delay"), delay, |delay| duration::format(*delay)),
+            None => self.push(&key("max_delay"), "no limit".into(), &Origin::Default),
         }
-        if let Some(size) = policy.max_size {
-            self.push(&key("max_size"), size.to_string(), &group.origin);
+        match &group.max_size {
+            Some(size) => self.sourced(&key("max_size"), size, usize::to_string),
+            None => {
+                self.push(&key("max_size"), limits::GROUP_SIZE_MAX.to_string(), &Origin::Default);
+            }
         }
     }
 }

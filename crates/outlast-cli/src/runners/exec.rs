@@ -18,7 +18,8 @@ use tokio::time::timeout;
 
 use super::pipes::Pipes;
 
-/// How long a command may go on after SIGTERM before it gets SIGKILL.
+/// How long a command may go on after SIGTERM before it gets SIGKILL. At the end of a short shutdown it is
+/// less: the worker drops the run in time to report it, and with the run goes the command's group.
 pub(crate) const TERM_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the output is read on after the command has ended. Its process group is gone by then; only
@@ -63,7 +64,7 @@ pub(crate) struct Ran<S> {
 pub(crate) enum End<S> {
     /// By itself, with this code.
     Exit(i32),
-    /// By this signal, which was not ours.
+    /// By this signal, which the runner did not send.
     Signal(i32),
     /// It was stopped, for this reason.
     Stopped(S),

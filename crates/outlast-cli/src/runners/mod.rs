@@ -6,7 +6,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast::{Cancel, CancelReason, Failure, Reply, Run as TaskRun, TaskRecord, duration};
+use outlast::{
+    Cancel, CancelReason, Failure, Phase, Reply, Run as TaskRun, TaskRecord, WorkerControl,
+    duration,
+};
+use rustix::process::Signal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{HandlerConfig, Run, find_program};
@@ -20,12 +24,33 @@ mod pipes;
 use exec::{End, Exec, Input, Ran};
 use http::{Answer, Http};
 
-/// How long a task waits in its slot for a handler that is busy. Longer than a short run, so that tasks
-/// follow each other without a pause; short, so that the slot is soon free for tasks of other types.
-const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// How long a task waits in its slot for a handler that is busy: enough for tasks of short runs to follow
+/// each other, and so short that tasks of other types hardly notice.
+const BUSY_WAIT: Duration = Duration::from_millis(50);
 
-/// How long a task sleeps that found its handler busy.
-const BUSY_SNOOZE: Duration = Duration::from_secs(5);
+/// How long a task sleeps at least that found its handler busy. It sleeps up to twice as long, or tasks
+/// that were turned away together would come back together.
+const BUSY_SNOOZE: Duration = Duration::from_millis(500);
+
+/// How long a run that died of somebody's SIGTERM or SIGINT waits for the worker to hear of the same
+/// signal: it was sent to both at once, but nobody says who gets it first.
+const NEWS_WAIT: Duration = Duration::from_millis(200);
+
+/// How often it looks.
+const NEWS_EVERY: Duration = Duration::from_millis(5);
+
+/// The same where tasks are given back instead: they are claimed again at once.
+const BUSY_WAIT_LONG: Duration = Duration::from_secs(1);
+
+/// What becomes of a task that found its handler busy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Busy {
+    /// It sleeps, so that tasks of other types run.
+    Snooze,
+    /// It is given back: a worker that ends when nothing is left would take a task that sleeps for one
+    /// that is scheduled, and end without it.
+    Release,
+}
 
 /// A handler of the configuration, ready to run tasks.
 #[derive(Debug)]
@@ -35,6 +60,7 @@ pub(crate) struct Runner {
     snooze: Duration,
     /// A permit for each task that may run at once, where that is limited.
     limit: Option<Arc<Semaphore>>,
+    busy: Busy,
 }
 
 #[derive(Debug)]
@@ -62,6 +88,7 @@ impl Runner {
         client: &reqwest::Client,
         config: Option<&Path>,
         path: Option<&OsStr>,
+        busy: Busy,
     ) -> Result<Self, String> {
         let output_max = handler.output_max.value;
         let how = match &handler.run.value {
@@ -78,13 +105,17 @@ impl Runner {
             timeout: handler.timeout.as_ref().map(|timeout| timeout.value),
             snooze: handler.snooze.value,
             limit: permits.map(|most| Arc::new(Semaphore::new(most))),
+            busy,
         })
     }
 
     /// Runs one task.
-    pub(crate) async fn run(&self, run: TaskRun, cancel: Cancel) -> Reply {
+    pub(crate) async fn run(&self, run: TaskRun, cancel: Cancel, worker: &WorkerControl) -> Reply {
         let Ok(_permit) = self.permit(&cancel).await else {
-            return Reply::Failed(Failure::snooze(BUSY_SNOOZE));
+            return Reply::Failed(match self.busy {
+                Busy::Snooze => Failure::snooze(busy_snooze()),
+                Busy::Release => Failure::release(),
+            });
         };
         let stop = async {
             tokio::select! {
@@ -93,7 +124,7 @@ impl Runner {
             }
         };
         match &self.how {
-            How::Command(exec) => self.command(exec, run.task(), stop).await,
+            How::Command(exec) => self.command(exec, run.task(), stop, worker).await,
             How::Http(http) => self.post(http, run.task(), stop).await,
         }
     }
@@ -101,7 +132,11 @@ impl Runner {
     /// Waits a while for the right to run; `Err` if the handler stays busy, or the run is cancelled.
     async fn permit(&self, cancel: &Cancel) -> Result<Option<OwnedSemaphorePermit>, ()> {
         let Some(limit) = &self.limit else { return Ok(None) };
-        let free = tokio::time::timeout(BUSY_WAIT, limit.clone().acquire_owned());
+        let wait = match self.busy {
+            Busy::Snooze => BUSY_WAIT,
+            Busy::Release => BUSY_WAIT_LONG,
+        };
+        let free = tokio::time::timeout(wait, limit.clone().acquire_owned());
         tokio::select! {
             permit = free => permit.map_err(|_| ())?.map(Some).map_err(|_| ()),
             _ = cancel.cancelled() => Err(()),
@@ -113,6 +148,7 @@ impl Runner {
         exec: &Exec,
         task: &TaskRecord,
         stop: impl Future<Output = Stop>,
+        worker: &WorkerControl,
     ) -> Reply {
         let input = Input { payload: task.payload.clone(), env: facts::environment(task) };
         let ran = match exec.run(input, stop).await {
@@ -124,7 +160,14 @@ impl Runner {
             let (id, kept) = (&task.id, ran.stdout.len());
             tracing::warn!(%id, total, kept, "the command printed more than is kept as the result");
         }
-        self.command_reply(ran)
+        // A signal for the worker's whole group hits a command that has no group of its own yet.
+        let is_end = |signal: i32| [Signal::TERM, Signal::INT].iter().any(|s| s.as_raw() == signal);
+        match ran.end {
+            End::Signal(signal) if is_end(signal) && shuts_down(worker).await => {
+                Reply::Failed(Failure::release())
+            }
+            _ => self.command_reply(ran),
+        }
     }
 
     fn command_reply(&self, ran: Ran<Stop>) -> Reply {
@@ -185,6 +228,24 @@ fn stopped(stop: Stop, said: impl Fn(String) -> String) -> Reply {
     })
 }
 
+/// Between [`BUSY_SNOOZE`] and twice as long. The keys of a hash map are random enough for that.
+fn busy_snooze() -> Duration {
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
+    // The upper half of the bits, so that it fits and keeps 32 of them.
+    let share = (random >> 32) as f64 / f64::from(u32::MAX);
+    BUSY_SNOOZE + BUSY_SNOOZE.mul_f64(share)
+}
+
+/// Whether the worker shuts down, or begins to within a moment.
+async fn shuts_down(worker: &WorkerControl) -> bool {
+    let draining = async {
+        while worker.phase() < Phase::Draining {
+            tokio::time::sleep(NEWS_EVERY).await;
+        }
+    };
+    tokio::time::timeout(NEWS_WAIT, draining).await.is_ok()
+}
+
 async fn elapsed(limit: Option<Duration>) -> Duration {
     match limit {
         Some(limit) => {
@@ -198,4 +259,16 @@ async fn elapsed(limit: Option<Duration>) -> Duration {
 /// The HTTP client that all endpoints share.
 pub(crate) fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     http::client()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_that_were_turned_away_together_come_back_one_after_another() {
+        let snoozes: Vec<Duration> = std::iter::repeat_with(busy_snooze).take(20).collect();
+        assert!(snoozes.iter().all(|snooze| (BUSY_SNOOZE..=2 * BUSY_SNOOZE).contains(snooze)));
+        assert!(snoozes.iter().any(|snooze| *snooze != snoozes[0]), "{snoozes:?}");
+    }
 }

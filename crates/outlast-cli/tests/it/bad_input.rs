@@ -30,7 +30,11 @@ fn every_wrong_option_of_enqueue_is_named_with_its_value_and_ends_with_2() {
         (&["t", "--deadline", "tomorrow"], "time \"tomorrow\" is not RFC 3339"),
         (&["t", "--at", "noon"], "time \"noon\" is not RFC 3339"),
         (&["t", "--in=-5s"], "duration \"-5s\" has a sign"),
-        (&["t", "--max-retry", "many"], "many"),
+        (&["t", "--max-retry", "many"], "max retry \"many\" is no whole number from 0 to 1000000"),
+        (
+            &["t", "--max-retry", "-1"],
+            "--max-retry <N>': max retry \"-1\" is no whole number from 0",
+        ),
         (&["t", "--max-retry", "2000000"], "max retry 2000000 is too many"),
         (&["t", "--in", "1s", "--at", "2099-01-01T00:00:00Z"], "--at"),
         (&["t", "--payload", "a", "--payload-file", "b"], "--payload-file"),
@@ -43,6 +47,44 @@ fn every_wrong_option_of_enqueue_is_named_with_its_value_and_ends_with_2() {
         home.run(&[&["task", "enqueue"], *args].concat()).refused(2, message);
     }
     assert!(home.json(&["queue", "list"]).is_empty(), "nothing of it was enqueued");
+}
+
+#[test]
+fn a_task_that_is_wrong_in_itself_has_a_receipt_in_json() {
+    let home = Home::empty();
+    let long = "x".repeat(300);
+    let cases: &[(&[&str], &str, &str)] = &[
+        (&["  "], "default", "task type \"  \" is blank"),
+        (&[&long], "default", "at most 255 are allowed"),
+        (&["t", "--queue", ""], "", "queue name \"\" is blank"),
+        (&["t", "--queue", "{q}"], "{q}", "holds '{'"),
+        (&["t", "--timeout", "500ms"], "default", "timeout 500ms is too short"),
+        (&["t", "--max-retry", "2000000"], "default", "max retry 2000000 is too many"),
+    ];
+    for (args, queue, message) in cases {
+        let ran = home.run(&[&["task", "enqueue", "--json"], *args].concat());
+        ran.refused(2, message);
+        let receipts = ran.objects();
+        assert_eq!(receipts.len(), 1, "{ran:?}");
+        assert_eq!(receipts[0]["receipt"], "rejected", "{ran:?}");
+        assert_eq!(receipts[0]["queue"], *queue, "{ran:?}");
+        assert!(receipts[0]["error"].as_str().is_some_and(|e| e.contains(message)), "{ran:?}");
+    }
+}
+
+#[test]
+fn the_help_of_enqueue_and_of_workers_tells_fields_and_defaults() {
+    let home = Home::empty();
+    let help = |args: &[&str]| -> String {
+        home.run(args).stdout.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let fields = "type, payload or payload_base64, queue, id, max_retry, timeout, deadline, in, at, \
+                  unique, retention, group, headers";
+    assert!(help(&["task", "enqueue", "--help"]).contains(fields));
+    for verb in ["up", "work"] {
+        let help = help(&[verb, "--help"]);
+        assert!(help.contains("else one a core]") && help.contains("else 8s]"), "{help}");
+    }
 }
 
 #[test]

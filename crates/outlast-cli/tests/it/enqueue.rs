@@ -148,6 +148,22 @@ fn a_line_with_a_wrong_option_is_reported_with_its_reason() {
 }
 
 #[test]
+fn the_first_lines_that_were_taken_already_are_named() {
+    let home = Home::empty();
+    let lines: String = (1..=12).map(|n| format!("{{\"type\":\"t\",\"id\":\"{n}\"}}\n")).collect();
+    home.write("tasks", lines);
+    home.json(&["task", "enqueue", "--file", "tasks"]);
+    let again = home.run(&["task", "enqueue", "--file", "tasks"]);
+    again.refused(6, "line 1: a task with id 1 is there already\n");
+    assert!(
+        again.stderr.contains("line 10: a task with id 10 is there already; there may be more")
+    );
+    assert_eq!(again.stderr.lines().count(), 10, "{again:?}");
+    let unique = ["task", "enqueue", "t", "--from-lines", "--unique", "1h"];
+    home.pipe(&unique, b"same\nsame\n").refused(3, "line 2: is a duplicate of task ");
+}
+
+#[test]
 fn files_without_a_good_line_end_with_2_and_empty_ones_with_0() {
     let home = Home::empty();
     assert_eq!(home.pipe(&["task", "enqueue", "--file", "-"], b"nonsense\n").code, 2);

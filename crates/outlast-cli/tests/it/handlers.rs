@@ -149,6 +149,33 @@ fn a_handlers_concurrency_is_a_limit_and_everything_is_run() {
     assert!((0..40).all(|n| home.path(&format!("done-{n}")).is_dir()));
 }
 
+/// Tasks of a busy handler once held every slot for a second each, and other types waited for them.
+#[test]
+fn a_busy_handler_does_not_starve_other_types() {
+    let home = Home::with(concat!(
+        "[worker]\nslots = 2\n",
+        "[[handler]]\ntype = 'slow'\nconcurrency = 1\n",
+        "command = ['sh', '-c', 'echo up > ready; cat go']\n",
+        "[[handler]]\ntype = 'quick'\ncommand = ['true']\n",
+    ));
+    home.fifo("ready");
+    home.fifo("go");
+    home.enqueue(&["slow", "--id", "first"]);
+    let mut worker = home.start(&["work"]);
+    assert_eq!(home.hear("ready"), "up");
+    // In the way: each would have held the other slot for a second.
+    let slow = "{\"type\":\"slow\"}\n".repeat(100);
+    home.write("tasks", slow);
+    home.json(&["task", "enqueue", "--file", "tasks"]);
+    home.enqueue(&["quick", "--id", "quick", "--retention", "1h"]);
+    let quick = home.until("quick", "completed");
+    assert_eq!(quick["retried"], 0);
+    assert_eq!(home.task("first")["state"], "active");
+    home.write("go", "on");
+    worker.signal("-TERM");
+    worker.child().wait().expect("ends");
+}
+
 #[test]
 fn the_members_of_a_group_become_one_task() {
     let group = "[[group]]\nname = 'user:*'\ngrace = '1m'\nmax_size = 3\ntype = 't'";

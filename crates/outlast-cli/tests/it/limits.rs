@@ -24,6 +24,23 @@ fn runs(home: &Home, name: &str) -> bool {
         .all(|state| !matches!(state, None | Some('Z' | 'X')))
 }
 
+/// Whether a process of the group whose number is in this file still runs.
+fn group_runs(home: &Home, name: &str) -> bool {
+    let group = home.read(name).trim().to_owned();
+    assert!(!group.is_empty(), "{name} holds a number");
+    let is_member = |stat: &str| {
+        let rest = stat.rsplit(") ").next().unwrap_or_default();
+        let fields: Vec<&str> = rest.split(' ').collect();
+        fields.get(2) == Some(&group.as_str()) && !matches!(fields.first(), Some(&("Z" | "X")))
+    };
+    let any = || {
+        let processes = std::fs::read_dir("/proc").expect("this is Linux").flatten();
+        let stats = processes.map(|process| std::fs::read_to_string(process.path().join("stat")));
+        stats.flatten().any(|stat| is_member(&stat))
+    };
+    std::iter::repeat_with(any).take(LOOKS_MAX / 100).all(|any| any)
+}
+
 #[test]
 fn a_hundred_megabytes_of_output_are_cut_and_the_task_is_done() {
     let home = sh("head -c 100000000 /dev/zero | tr '\\0' x; echo end >&2", "output_max = 1000");
@@ -141,6 +158,44 @@ fn a_shutdown_waits_for_what_runs_and_then_gives_it_back() {
     let task = home.task(&id);
     assert_eq!((&task["state"], &task["retried"]), (&json!("pending"), &json!(0)));
     assert!(!runs(&home, "pid"));
+}
+
+/// A command deaf to SIGTERM once outlived its worker: the worker's last phase was over before the command
+/// got its SIGKILL, and the task ran again beside it.
+#[test]
+fn a_command_that_ignores_sigterm_does_not_outlive_a_shutdown() {
+    let script = "trap '' TERM; echo $$ > pid; echo up > ready; while :; do sleep 1; done";
+    for shutdown in ["500ms", "2s"] {
+        let home = sh(script, &format!("[worker]\nshutdown = '{shutdown}'"));
+        home.fifo("ready");
+        let id = home.enqueue(&["t"]);
+        let mut worker = home.start(&["work"]);
+        assert_eq!(home.hear("ready"), "up");
+        worker.signal("-TERM");
+        assert_eq!(worker.wait(), 0, "{}", home.read("log"));
+        let task = home.task(&id);
+        assert_eq!((&task["state"], &task["retried"]), (&json!("pending"), &json!(0)));
+        assert!(!group_runs(&home, "pid"), "at {shutdown}");
+    }
+}
+
+/// A signal for the worker's whole group once failed the run of a command that had no group of its own
+/// yet, and spent a retry.
+#[test]
+fn a_command_that_dies_of_the_workers_own_signal_is_given_back() {
+    for signal in ["TERM", "INT"] {
+        let home = sh(&format!("echo up > ready; cat go; kill -{signal} $$"), "");
+        home.fifo("ready");
+        home.fifo("go");
+        let id = home.enqueue(&["t"]);
+        let mut worker = home.start(&["work"]);
+        assert_eq!(home.hear("ready"), "up");
+        worker.signal(&format!("-{signal}"));
+        home.write("go", "on");
+        assert_eq!(worker.wait(), 0, "{}", home.read("log"));
+        let task = home.task(&id);
+        assert_eq!((&task["state"], &task["retried"]), (&json!("pending"), &json!(0)), "{task}");
+    }
 }
 
 #[test]

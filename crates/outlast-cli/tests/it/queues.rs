@@ -67,17 +67,26 @@ fn a_queue_that_is_not_there_is_answered_with_the_nearest_name() {
 }
 
 #[test]
-fn watching_prints_an_object_per_row_and_refresh() {
+fn watching_prints_an_object_per_row_and_look() {
     let home = Home::empty();
     home.enqueue(&["t"]);
-    for args in
-        [&["queue", "list", "--watch"][..], &["stats", "--watch"], &["task", "list", "--watch"]]
-    {
-        let mut watching = home.start(args);
+    for args in [["queue", "list"], ["task", "list"]] {
+        let mut watching = home.start(&[&args[..], &["--watch", "--json"]].concat());
         let rows = [watching.line(), watching.line()];
         for row in rows {
             let row: serde_json::Value = serde_json::from_str(&row).expect("is an object");
             assert!(row["pending"] == 1 || row["state"] == "pending", "{row}");
         }
     }
+}
+
+/// Where stdout was no screen, JSON was printed that nobody had asked for.
+#[test]
+fn watching_without_json_prints_one_table_after_the_other() {
+    let home = Home::empty();
+    home.enqueue(&["t"]);
+    let mut watching = home.start(&["stats", "--watch"]);
+    let lines = [(); 4].map(|()| watching.line());
+    assert!(lines[0].starts_with("QUEUES") && lines[2] == lines[0], "{lines:?}");
+    assert!(lines[1].starts_with('1') && lines[3].starts_with('1'), "{lines:?}");
 }

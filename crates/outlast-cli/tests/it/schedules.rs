@@ -98,4 +98,12 @@ fn up_runs_schedules_which_can_be_listed_paused_and_run_by_hand() {
         !history.is_empty()
             && history[0]["task"].as_str().is_some_and(|id| id.starts_with("often@"))
     );
+    let table = home.run(&["schedule", "history", "often"]).stdout;
+    assert!(table.contains("registered") && !table.contains("skipped"), "{table}");
+    home.run(&["schedule", "history", "oftn"]).refused(5, "no schedule oftn; did you mean often?");
+}
+
+#[test]
+fn the_history_of_a_schedule_that_nobody_knows_is_an_error() {
+    Home::empty().run(&["schedule", "history", "nobody"]).refused(5, "no schedule nobody");
 }
