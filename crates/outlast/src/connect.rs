@@ -175,7 +175,16 @@ const SECRET_KEYS: [&str; 7] = ["password", "passwd", "pass", "pwd", "secret", "
 
 /// The URL with its secrets replaced by stars, fit for logs and errors. It errs on the side of the stars:
 /// a password may hold any character that should have been escaped, and a URL may lack its scheme.
+///
+/// ```
+/// use outlast::mask_url;
+/// assert_eq!(mask_url("redis://queue:s@cret@10.0.0.7/0"), "redis://queue:***@10.0.0.7/0");
+/// ```
 #[must_use]
+pub fn mask_url(url: &str) -> String {
+    mask(url)
+}
+
 pub(crate) fn mask(url: &str) -> String {
     let (head, query) = url.split_at(query_start(url));
     let mut masked = match head.split_once("://") {

@@ -54,7 +54,7 @@ mod worker;
 
 pub use client::{Client, Enqueue, Receipt, Task, TaskRequest, Verdict};
 pub use clock::Clock;
-pub use connect::Connection;
+pub use connect::{Connection, mask_url};
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{
     Attempt, Blocking, Cancel, CancelReason, Failure, FromRun, Handler, IntoReply, Json,

