@@ -59,7 +59,7 @@ fn every_value_is_shown_with_where_it_came_from() {
         ("handler.image:*.command", "[\"cat\"]", "outlast.toml:11"),
         ("handler.image:*.timeout", "2m", "outlast.toml:12"),
         ("handler.hook.snooze", "30s", "default"),
-        ("handler.hook.url", "http://***@localhost:9/run", "outlast.toml:17"),
+        ("handler.hook.url", "http://user:***@localhost:9/run", "outlast.toml:17"),
         ("config", "outlast.toml", "default"),
         ("schedule.nightly.type", "report:nightly", "outlast.toml:22"),
         ("schedule.nightly.payload", "a b", "outlast.toml:23"),
@@ -124,80 +124,73 @@ fn a_file_elsewhere_is_named_by_flag_or_environment() {
         .refused(2, "configuration missing.toml (--config) is no file that can be read");
 }
 
+/// Two handlers of one type.
+const TWICE: &str = "[[handler]]\ntype = \"t\"\ncommand = [\"cat\"]\n[[handler]]\ntype = \"t\"\ncommand = [\"cat\"]\n";
+
+/// A configuration that is wrong, and what is said about it.
+const MISTAKES: &[(&str, &str)] = &[
+    ("brokr = 'x'", "outlast.toml:1: unknown key \"brokr\"; did you mean \"broker\"?"),
+    ("[worker]\nslot = 1", "outlast.toml:2: unknown key \"slot\"; did you mean \"slots\"?"),
+    (
+        "[queues]\na = {wieght = 1}",
+        "outlast.toml:2: unknown key \"wieght\"; did you mean \"weight\"?",
+    ),
+    ("[[handler]]\ntyp = 't'", "outlast.toml:2: unknown key \"typ\"; did you mean \"type\"?"),
+    ("[[schedule]]\ncorn = '@daily'", "unknown key \"corn\"; did you mean \"cron\"?"),
+    ("[[group]]\ngarce = '1s'", "unknown key \"garce\"; did you mean \"grace\"?"),
+    ("worker = 1", "outlast.toml:1: invalid type"),
+    ("broker =", "outlast.toml:1:"),
+    ("[worker]\nslots = 0", "slots 0 (outlast.toml:2) is not between 1 and"),
+    ("[worker]\nshutdown = '5'", "outlast.toml:2: shutdown is wrong: duration \"5\" has no unit"),
+    ("[worker]\nlease = '10ms'", "lease \"10ms\" is too short"),
+    ("[queues]\n'' = 1", "queue name \"\" is blank"),
+    ("[queues]\na = 0", "queue \"a\" has a weight or concurrency of 0"),
+    (TWICE, "outlast.toml:5: handler type \"t\" is bound twice, first at outlast.toml:2"),
+    ("[[handler]]\ncommand = ['cat']", "outlast.toml:1: handler has no type"),
+    ("[[handler]]\ntype = 't'", "handler has neither a command nor a url"),
+    ("[[handler]]\ntype = 't'\ncommand = ['cat']\nurl = 'http://h'", "a command and a url"),
+    ("[[handler]]\ntype = 't'\ncommand = []", "command is empty"),
+    ("[[handler]]\ntype = 't'\ncommand = ['{payload}']", "would let a payload choose the program"),
+    ("[[handler]]\ntype = 'a*b'\ncommand = ['cat']", "has a * that is not at its end"),
+    ("[[handler]]\ntype = ' '\ncommand = ['cat']", "task type \" \" is blank"),
+    ("[[handler]]\ntype = 't'\nurl = 'ftp://h'", "url \"ftp://h\" is not http:// or https://"),
+    ("[[handler]]\ntype = 't'\nurl = 'h'", "url \"h\" is wrong"),
+    ("[[handler]]\ntype = 't'\ncommand = ['cat']\ntimeout = '0s'", "timeout \"0s\" is too short"),
+    ("[[handler]]\ntype = 't'\ncommand = ['cat']\nconcurrency = 0", "concurrency 0"),
+    (
+        "[[handler]]\ntype = 't'\ncommand = ['cat']\noutput_max = 99999999",
+        "output_max 99999999 is too large",
+    ),
+    ("[[schedule]]\ncron = '5 61 * * *'\ntype = 't'", "hour: 61 at character 3"),
+    ("[[schedule]]\ncron = '@daily'", "schedule has no type"),
+    ("[[schedule]]\ntype = 't'", "schedule has no cron"),
+    (
+        "[[schedule]]\ncron = '@daily'\ntype = 't'\ntimezone = 'Europe/Berln'",
+        "timezone \"Europe/Berln\" is unknown; did you mean Europe/Berlin?",
+    ),
+    (
+        "[[schedule]]\ncron = '@daily'\ntype = 't'\nmissed = 'some'",
+        "missed \"some\" is none of skip, once, all",
+    ),
+    (
+        "[[schedule]]\ncron = '@daily'\ntype = 't'\n[[schedule]]\ncron = '@daily'\ntype = 't'",
+        "is there twice",
+    ),
+    ("[[group]]\nname = '*'", "group has no type"),
+    (
+        "[[group]]\ntype = 't'\nname = 'a*b'",
+        "outlast.toml:3: group name \"a*b\" has a * that is not at its end",
+    ),
+    (
+        "[[group]]\ntype = 't'\n[[group]]\nname = '*'\nqueue = 'default'\ntype = 'u'",
+        "outlast.toml:3: group \"*\" of queue default is there twice, first at outlast.toml:1",
+    ),
+    ("[[group]]\ntype = 't'\nmax_size = 0", "max_size 0 is not between 1 and"),
+];
+
 #[test]
-#[expect(clippy::too_many_lines, reason = "a table of mistakes")]
 fn everything_that_is_wrong_is_named_with_its_line() {
-    let handler = "[[handler]]\ntype = \"t\"\ncommand = [\"cat\"]\n";
-    let twice = format!("{handler}{handler}");
-    let cases: &[(&str, &str)] = &[
-        ("brokr = 'x'", "outlast.toml:1: unknown key \"brokr\"; did you mean \"broker\"?"),
-        ("[worker]\nslot = 1", "outlast.toml:2: unknown key \"slot\"; did you mean \"slots\"?"),
-        (
-            "[queues]\na = {wieght = 1}",
-            "outlast.toml:2: unknown key \"wieght\"; did you mean \"weight\"?",
-        ),
-        ("[[handler]]\ntyp = 't'", "outlast.toml:2: unknown key \"typ\"; did you mean \"type\"?"),
-        ("[[schedule]]\ncorn = '@daily'", "unknown key \"corn\"; did you mean \"cron\"?"),
-        ("[[group]]\ngarce = '1s'", "unknown key \"garce\"; did you mean \"grace\"?"),
-        ("worker = 1", "outlast.toml:1: invalid type"),
-        ("broker =", "outlast.toml:1:"),
-        ("[worker]\nslots = 0", "slots 0 (outlast.toml:2) is not between 1 and"),
-        (
-            "[worker]\nshutdown = '5'",
-            "outlast.toml:2: shutdown is wrong: duration \"5\" has no unit",
-        ),
-        ("[worker]\nlease = '10ms'", "lease \"10ms\" is too short"),
-        ("[queues]\n'' = 1", "queue name \"\" is blank"),
-        ("[queues]\na = 0", "queue \"a\" has a weight or concurrency of 0"),
-        (&twice, "outlast.toml:5: handler type \"t\" is bound twice, first at outlast.toml:2"),
-        ("[[handler]]\ncommand = ['cat']", "outlast.toml:1: handler has no type"),
-        ("[[handler]]\ntype = 't'", "handler has neither a command nor a url"),
-        ("[[handler]]\ntype = 't'\ncommand = ['cat']\nurl = 'http://h'", "a command and a url"),
-        ("[[handler]]\ntype = 't'\ncommand = []", "command is empty"),
-        (
-            "[[handler]]\ntype = 't'\ncommand = ['{payload}']",
-            "would let a payload choose the program",
-        ),
-        ("[[handler]]\ntype = 'a*b'\ncommand = ['cat']", "has a * that is not at its end"),
-        ("[[handler]]\ntype = ' '\ncommand = ['cat']", "task type \" \" is blank"),
-        ("[[handler]]\ntype = 't'\nurl = 'ftp://h'", "url \"ftp://h\" is not http:// or https://"),
-        ("[[handler]]\ntype = 't'\nurl = 'h'", "url \"h\" is wrong"),
-        (
-            "[[handler]]\ntype = 't'\ncommand = ['cat']\ntimeout = '0s'",
-            "timeout \"0s\" is too short",
-        ),
-        ("[[handler]]\ntype = 't'\ncommand = ['cat']\nconcurrency = 0", "concurrency 0"),
-        (
-            "[[handler]]\ntype = 't'\ncommand = ['cat']\noutput_max = 99999999",
-            "output_max 99999999 is too large",
-        ),
-        ("[[schedule]]\ncron = '5 61 * * *'\ntype = 't'", "hour: 61 at character 3"),
-        ("[[schedule]]\ncron = '@daily'", "schedule has no type"),
-        ("[[schedule]]\ntype = 't'", "schedule has no cron"),
-        (
-            "[[schedule]]\ncron = '@daily'\ntype = 't'\ntimezone = 'Europe/Berln'",
-            "timezone \"Europe/Berln\" is unknown; did you mean Europe/Berlin?",
-        ),
-        (
-            "[[schedule]]\ncron = '@daily'\ntype = 't'\nmissed = 'some'",
-            "missed \"some\" is none of skip, once, all",
-        ),
-        (
-            "[[schedule]]\ncron = '@daily'\ntype = 't'\n[[schedule]]\ncron = '@daily'\ntype = 't'",
-            "is there twice",
-        ),
-        ("[[group]]\nname = '*'", "group has no type"),
-        (
-            "[[group]]\ntype = 't'\nname = 'a*b'",
-            "outlast.toml:3: group name \"a*b\" has a * that is not at its end",
-        ),
-        (
-            "[[group]]\ntype = 't'\n[[group]]\nname = '*'\nqueue = 'default'\ntype = 'u'",
-            "outlast.toml:3: group \"*\" of queue default is there twice, first at outlast.toml:1",
-        ),
-        ("[[group]]\ntype = 't'\nmax_size = 0", "max_size 0 is not between 1 and"),
-    ];
-    for (text, message) in cases {
+    for (text, message) in MISTAKES {
         let home = Home::with(text);
         for args in [["config", "check"], ["config", "show"]] {
             home.run(&args).refused(2, message);

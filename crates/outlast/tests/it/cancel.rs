@@ -76,7 +76,7 @@ async fn a_remote_cancel_reaches_the_running_handler_and_the_task_is_retried() {
 async fn a_task_of_ten_lease_periods_runs_once_among_several_workers() {
     let client = Client::open("sqlite::memory:").await.unwrap();
     client.enqueue(TaskRequest::raw("t", "")).await.unwrap();
-    let lease = Duration::from_millis(200);
+    let lease = Duration::from_millis(500);
     let worker = || {
         Worker::new(&client)
             .lease(lease)

@@ -116,7 +116,8 @@ async fn a_lost_claim_whose_tasks_were_taken_back_does_not_deafen_the_worker() {
     // The repeat finds nothing, and under the same number it would find nothing for ever.
     let world = World::new();
     world.client.enqueue(TaskRequest::raw("t", "")).await.unwrap();
-    world.faults.script(Verb::Claim, [Some(Fault::After), Some(Fault::Before(Kind::Busy)), None]);
+    world.faults.script(Verb::Claim, [Some(Fault::After)]);
+    world.faults.always(Verb::Claim, Fault::Before(Kind::Busy));
     let queue = QueueName::default_queue();
     let runs = Arc::new(AtomicU32::new(0));
     let worker = world.worker(&runs).lease(Duration::from_millis(300)).exit_when_empty().run();
@@ -125,6 +126,7 @@ async fn a_lost_claim_whose_tasks_were_taken_back_does_not_deafen_the_worker() {
         while world.inspect.queue(&queue, now()).await.unwrap().unwrap().retry == 0 {
             tokio::task::yield_now().await;
         }
+        world.faults.heal();
     };
     let (summary, ()) = soon("the run", async { tokio::join!(worker, taken_back) }).await;
     assert_eq!(summary.unwrap().succeeded, 1);
