@@ -33,12 +33,8 @@ const AGGREGATE_PAUSE: Duration = Duration::from_secs(5);
 /// Runs a claimed task to its settlement, whatever its handler does.
 pub(super) async fn run_task(shared: Arc<Shared>, key: u64, run: Run, room: Room) {
     let whole = AssertUnwindSafe(run_to_outcome(&shared, &run, room)).catch_unwind().await;
-    let outcome = whole.unwrap_or_else(|panic| {
-        // Not the handler itself, which is caught below: an error's Display, or a destructor.
-        let error = format!("panic: {}", panic_text(&*panic));
-        let at = shared.clock.now().plus(Duration::from_secs(60));
-        Some(Outcome::Retry { at, error, attempt: Attempt::Spent })
-    });
+    // Not the handler itself, which is caught below: an error's Display, or a destructor.
+    let outcome = whole.unwrap_or_else(|panic| Some(panicked(&shared, &run, panic_text(&*panic))));
     let Some(outcome) = outcome.filter(|_| !run.is_superseded()) else {
         shared.counters.lost.fetch_add(1, Ordering::Relaxed);
         return shared.drop_held(key);
@@ -47,6 +43,16 @@ pub(super) async fn run_task(shared: Arc<Shared>, key: u64, run: Run, room: Room
     let lease = Lease { id: task.id.clone(), token: shared.token, until: run.deadline() };
     let queue = shared.queues.iter().position(|queue| queue.name == task.queue).unwrap_or(0);
     hand_over(&shared, Finished { key, queue, settlement: Settlement { lease, outcome } }).await;
+}
+
+/// What becomes of a task whose failure could not even be read.
+fn panicked(shared: &Shared, run: &Run, text: &str) -> Outcome {
+    let (task, error) = (run.task(), format!("panic: {text}"));
+    if task.retried >= task.max_retry {
+        return Outcome::Archive { error };
+    }
+    let delay = outlast_core::Backoff::Asynq.delay(task.retried, rand::random());
+    Outcome::Retry { at: shared.clock.now().plus(delay), error, attempt: Attempt::Spent }
 }
 
 /// Waits for a slot, runs the handler in it, and says what becomes of the task.

@@ -231,9 +231,11 @@ async fn an_error_whose_own_text_panics_fails_its_run_and_leaks_no_lease() {
         }
     }
     impl std::error::Error for Nasty {}
-    let bed = bed_with(task()).await;
-    let worker = fixed(&bed).handle_type("t", async || Err::<(), _>(Nasty));
-    assert_eq!(bed.drain(worker).await.unwrap().failed, 1);
-    let error = bed.tasks("default", TaskState::Retry).await.unwrap()[0].last_error.clone();
-    assert_eq!(error.as_deref(), Some("panic: no text"));
+    for (retries, state) in [(1, TaskState::Retry), (0, TaskState::Archived)] {
+        let bed = bed_with(task().max_retry(retries)).await;
+        let worker = fixed(&bed).handle_type("t", async || Err::<(), _>(Nasty));
+        assert_eq!(bed.drain(worker).await.unwrap().failed, 1);
+        let error = bed.tasks("default", state).await.unwrap()[0].last_error.clone();
+        assert_eq!(error.as_deref(), Some("panic: no text"));
+    }
 }
