@@ -34,7 +34,8 @@ pub trait Broker: Send + Sync + 'static {
     ) -> Result<Enqueued, BrokerError>;
 
     /// Takes up to `want.tasks_max` tasks to run, oldest first, and leases them to `want.token`. Tasks
-    /// of this queue whose time has come are taken too, without waiting for a sweep.
+    /// of this queue whose time has come are taken too, without waiting for a sweep. Groups that are ready
+    /// come first: in a line of tasks that never ends their delay would have no bound.
     ///
     /// Repeatable by its stamp: the repeat hands out what the first call claimed, as far as it is still
     /// leased to the token, and claims nothing more. A claim that finds nothing leaves no record, so that

@@ -127,6 +127,16 @@ pub async fn tasks_and_groups_are_claimed_together(c: &Case) {
     assert_eq!((claims.len(), groups), (2, 1));
 }
 
+pub async fn a_ready_group_comes_before_a_line_of_tasks_that_may_never_end(c: &Case) {
+    c.accept(t(0), [task("alone"), grouped("a", "g"), grouped("b", "g")]).await;
+    let mut want = c.want(1).await;
+    want.groups = [policy("*", 0)].into();
+    let claims = c.claims(t(10), &want).await.claims;
+    assert!(matches!(claims[..], [Claim::Group(_)]), "{claims:?}");
+    let claims = c.claims(t(10), &want).await.claims;
+    assert!(matches!(claims[..], [Claim::Task(_)]), "{claims:?}");
+}
+
 pub async fn a_set_is_leased_and_its_members_stay_aggregating(c: &Case) {
     members(c, 0, &["a", "b"]).await;
     let group = set(c, 10).await;

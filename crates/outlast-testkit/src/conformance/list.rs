@@ -181,6 +181,7 @@ macro_rules! conformance_list {
                 groups_do_not_mix
                 a_group_counts_as_one_of_the_tasks_that_are_wanted
                 tasks_and_groups_are_claimed_together
+                a_ready_group_comes_before_a_line_of_tasks_that_may_never_end
                 a_set_is_leased_and_its_members_stay_aggregating
                 members_that_come_after_the_claim_form_the_next_set
                 an_aggregated_set_becomes_one_task_in_one_step

@@ -23,7 +23,7 @@ impl World {
             return (Vec::new(), Rest::Paused);
         }
         from.promote(now, usize::MAX);
-        let mut taken = from.take_tasks(now, want);
+        let mut taken = Vec::new();
         while taken.len() < want.tasks_max
             && let Some((group, size)) = from.ready_group(now, &want.groups)
         {
@@ -32,6 +32,7 @@ impl World {
             from.take_group(&set, &group, size, now, want);
             taken.push(set);
         }
+        taken.extend(from.take_tasks(now, want, want.tasks_max - taken.len()));
         let more = !from.in_state(TaskState::Pending).is_empty()
             || from.ready_group(now, &want.groups).is_some();
         (taken, if more { Rest::More } else { Rest::Empty })
@@ -68,12 +69,12 @@ impl World {
 }
 
 impl Queue {
-    fn take_tasks(&mut self, now: Timestamp, want: &Want) -> Vec<TaskId> {
+    fn take_tasks(&mut self, now: Timestamp, want: &Want, most: usize) -> Vec<TaskId> {
         let mut taken = Vec::new();
         let mut bytes = 0;
         for id in self.in_state(TaskState::Pending) {
             bytes += self.tasks[&id].record.payload.len();
-            if taken.len() == want.tasks_max || (!taken.is_empty() && bytes > want.bytes_max) {
+            if taken.len() == most || (!taken.is_empty() && bytes > want.bytes_max) {
                 break;
             }
             self.happen(&id, Event::Claim, now.plus(want.lease), now);
