@@ -19,7 +19,7 @@ use crate::live::Live;
 use crate::open::{self, Options, Site, Synchronous};
 use crate::reader::Readers;
 use crate::watch::Watch;
-use crate::writer::{self, Tx, Writer};
+use crate::writer::{self, Disk, Tx, Writer};
 use crate::{beat, claim, enqueue, extend, settle, sweep, wait};
 
 /// A broker in one SQLite file, or in memory. Clones share it; several processes may open one file.
@@ -148,7 +148,17 @@ impl SqliteBroker {
         weight: usize,
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fail> + Send + 'static,
     ) -> Result<T, BrokerError> {
-        self.inner.writer.call(what, weight, work).await
+        self.inner.writer.call(what, (weight, Disk::Now), work).await
+    }
+
+    /// Runs a verb in the writer that a power cut may undo, see [`Disk::Later`].
+    async fn write_later<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        weight: usize,
+        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fail> + Send + 'static,
+    ) -> Result<T, BrokerError> {
+        self.inner.writer.call(what, (weight, Disk::Later), work).await
     }
 
     /// Runs a question beside the writer, or within it where there is but one connection.
@@ -165,7 +175,7 @@ impl SqliteBroker {
                     tx.tally.flush(tx.conn)?;
                     work(tx.conn)
                 };
-                self.inner.writer.call(what, 1, within).await
+                self.inner.writer.call(what, (1, Disk::Later), within).await
             }
         }
     }
@@ -197,7 +207,7 @@ impl Broker for SqliteBroker {
     ) -> Result<Claims, BrokerError> {
         let (queue, want) = (queue.clone(), want.clone());
         let weight = writer::weight(want.tasks_max, 0);
-        self.write("could not claim", weight, move |tx| {
+        self.write_later("could not claim", weight, move |tx| {
             claim::claim(tx, &queue, &stamp, now, &want)
         })
         .await
@@ -225,7 +235,7 @@ impl Broker for SqliteBroker {
         by: Duration,
     ) -> Result<Vec<Extended>, BrokerError> {
         let queue = queue.clone();
-        self.write("could not extend", holds.len(), move |tx| {
+        self.write_later("could not extend", holds.len(), move |tx| {
             extend::extend(tx, &queue, now, &holds, by)
         })
         .await

@@ -40,6 +40,17 @@ pub(crate) struct Tx<'a> {
     pub(crate) rounds: &'a mut Rounds,
 }
 
+/// When a verb must be on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// Before it is answered.
+    Now,
+    /// With the next verb that must be: a power cut may undo it, a killed process does not. For claims and
+    /// extensions: undone, a task is pending again, and whoever had claimed it is gone with the power. Its
+    /// settlement syncs the log up to and with the claim.
+    Later,
+}
+
 /// A verb on its way to the writer.
 trait Work: Send {
     /// Runs the verb and keeps its answer. An error asks for a rollback.
@@ -47,6 +58,7 @@ trait Work: Send {
     /// Answers the caller: the kept answer, or why the transaction failed.
     fn answer(self: Box<Self>, committed: Result<(), BrokerError>);
     fn weight(&self) -> usize;
+    fn disk(&self) -> Disk;
     fn what(&self) -> &'static str;
 }
 
@@ -71,6 +83,7 @@ struct Closed;
 struct Call<T, F> {
     what: &'static str,
     weight: usize,
+    disk: Disk,
     work: F,
     result: Option<Result<T, BrokerError>>,
     reply: oneshot::Sender<Result<T, BrokerError>>,
@@ -107,6 +120,10 @@ where
         self.weight
     }
 
+    fn disk(&self) -> Disk {
+        self.disk
+    }
+
     fn what(&self) -> &'static str {
         self.what
     }
@@ -123,7 +140,10 @@ impl Writer {
         let (jobs, inbox) = mpsc::channel(WAITING_MAX);
         let (end, ended) = watch::channel(false);
         let rounds = Rounds::default();
-        let thread = Thread { conn, gate, live, hub, inbox, rounds, gathered: 0, version: None };
+        let is_full = gate.is_some() && is_full(&conn);
+        let (gathered, version, disk) = (0, None, Disk::Now);
+        let thread =
+            Thread { conn, gate, live, hub, inbox, rounds, gathered, version, is_full, disk };
         let run = move || {
             thread.run();
             // Seen by `close`; without a closer nobody listens.
@@ -141,11 +161,11 @@ impl Writer {
     pub(crate) async fn call<T: Send + 'static>(
         &self,
         what: &'static str,
-        weight: usize,
+        (weight, disk): (usize, Disk),
         work: impl FnMut(&mut Tx<'_>) -> Result<T, Fail> + Send + 'static,
     ) -> Result<T, BrokerError> {
         let (reply, answer) = oneshot::channel();
-        let call = Call { what, weight, work, result: None, reply };
+        let call = Call { what, weight, disk, work, result: None, reply };
         if self.jobs.send(Job::Verb(Box::new(call))).await.is_err() {
             return Err(BrokerError::new(Kind::Unavailable, what).with_source(Closed));
         }
@@ -184,6 +204,10 @@ struct Thread {
     /// How many verbs were in the last group.
     gathered: usize,
     version: Option<i64>,
+    /// The file is to be synced at all; in memory, and where its owner chose less, nothing is.
+    is_full: bool,
+    /// What the connection is set to.
+    disk: Disk,
 }
 
 /// Why a transaction was not committed.
@@ -293,7 +317,27 @@ impl Thread {
         }
     }
 
+    /// Tells SQLite whether the next commit waits for the disk.
+    fn set_disk(&mut self, verbs: &[Box<dyn Work>]) -> Result<(), Trouble> {
+        let wanted = match verbs.iter().any(|verb| verb.disk() == Disk::Now) {
+            true => Disk::Now,
+            false => Disk::Later,
+        };
+        if self.is_full && wanted != self.disk {
+            execute(
+                &self.conn,
+                match wanted {
+                    Disk::Now => "PRAGMA synchronous = FULL",
+                    Disk::Later => "PRAGMA synchronous = NORMAL",
+                },
+            )?;
+            self.disk = wanted;
+        }
+        Ok(())
+    }
+
     fn run_all(&mut self, verbs: &mut [Box<dyn Work>]) -> Result<News, Trouble> {
+        self.set_disk(verbs)?;
         execute(&self.conn, "BEGIN IMMEDIATE")
             .map_err(|e| Trouble::All(error::from_sqlite("could not begin a write", e)))?;
         let foreign = self.version_changed().map_err(Trouble::from)?;
@@ -409,6 +453,12 @@ impl Group {
             Job::Close => false,
         }
     }
+}
+
+/// True if commits on this connection wait for the disk.
+fn is_full(conn: &Connection) -> bool {
+    conn.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0))
+        .is_ok_and(|level| level >= 2)
 }
 
 fn execute(conn: &Connection, sql: &str) -> rusqlite::Result<()> {
