@@ -137,20 +137,6 @@ pub fn due_ticks(
     due
 }
 
-/// The id of the task that a tick stands for: the same in every scheduler, so that the broker can
-/// tell a tick that comes twice.
-///
-/// ```
-/// use outlast_core::schedule::tick_task_id;
-///
-/// let tick = "2026-11-24T03:30:00+01:00".parse()?;
-/// assert_eq!(tick_task_id("nightly-report", tick), "nightly-report@2026-11-24T02:30:00Z");
-/// # Ok::<(), jiff::Error>(())
-/// ```
-pub fn tick_task_id(schedule_name: &str, tick: Timestamp) -> String {
-    format!("{schedule_name}@{tick}")
-}
-
 /// Ticks up to here are missed, later ones are on time. A tick exactly `tolerance` ago is on time,
 /// hence the nanosecond: searches begin behind the moment they are given.
 fn missed_end(last: Timestamp, now: Timestamp, tolerance: Duration) -> Timestamp {

@@ -2,7 +2,7 @@
 //!
 //! A [`Cron`] is parsed once, at the door, and then answers the same question for ever: the next
 //! tick after a time. [`due_ticks`] is what a scheduler asks on every turn of its loop: which
-//! ticks are due between its last position and now. [`tick_task_id`] names the task of a tick.
+//! ticks are due between its last position and now. [`tick_id`](crate::broker::tick_id) names the task of a tick.
 //!
 //! Schedules need no leader because nothing here depends on the process that asks: every
 //! scheduler computes the same ticks ([`Cron::tick_after`]) and gives them the same task ids, and
@@ -49,5 +49,4 @@ pub use cron::{Cron, SPEC_BYTES_MAX};
 pub use error::{CronError, CronField};
 pub use missed::{
     CatchUp, DUE_TICKS_MAX, DueTicks, Missed, SKIPPED_COUNT_MAX, TOLERANCE_DEFAULT, due_ticks,
-    tick_task_id,
 };

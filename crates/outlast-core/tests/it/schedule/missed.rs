@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use outlast_core::ScheduleName;
+use outlast_core::broker::tick_id;
 use outlast_core::schedule::{
-    CatchUp, DUE_TICKS_MAX, DueTicks, Missed, SKIPPED_COUNT_MAX, due_ticks, tick_task_id,
+    CatchUp, DUE_TICKS_MAX, DueTicks, Missed, SKIPPED_COUNT_MAX, due_ticks,
 };
 use proptest::prelude::*;
 
@@ -147,9 +149,11 @@ fn the_latest_of_many_years_is_found_and_the_count_of_the_rest_ends() {
 
 #[test]
 fn the_task_of_a_tick_has_the_same_name_in_every_scheduler() {
-    let tick = at("2026-11-24T02:30:00Z");
-    assert_eq!(tick_task_id("report", tick), "report@2026-11-24T02:30:00Z");
-    assert_eq!(tick_task_id("", at("1969-12-31T23:59:59Z")), "@1969-12-31T23:59:59Z");
+    let name = |text| {
+        tick_id(&ScheduleName::stored("report"), outlast_core::Timestamp::from_jiff(at(text)))
+    };
+    assert_eq!(name("2026-11-24T02:30:00Z").as_str(), "report@2026-11-24T02:30:00Z");
+    assert_eq!(name("1969-12-31T23:59:59Z").as_str(), "report@1969-12-31T23:59:59Z");
 }
 
 #[test]
