@@ -296,3 +296,39 @@ fn probe(tx: &mut Tx<'_>, now: Timestamp) -> Result<(), Fail> {
         .execute([now.as_millis().to_string()])?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// SQLite's name for the level of the running transaction: 1 normal, 2 full.
+    fn level(tx: &mut Tx<'_>) -> Result<i64, Fail> {
+        Ok(tx.conn.query_row("PRAGMA synchronous", [], |row| row.get(0))?)
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_the_disk_gets_it_also_after_one_who_does_not() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let broker = SqliteBroker::open(folder.path().join("t.db"), Options::default());
+        let broker = broker.expect("opens");
+        for _ in 0..2 {
+            assert_eq!(broker.write("could not look", 1, level).await.ok(), Some(2));
+            assert_eq!(broker.write_later("could not look", 1, level).await.ok(), Some(1));
+        }
+        let (full, later) = tokio::join!(
+            broker.write("could not look", 1, level),
+            broker.write_later("could not look", 1, level),
+        );
+        assert_eq!(full.ok(), Some(2));
+        assert!(later.is_ok_and(|level| level >= 1), "it may share the other's transaction");
+    }
+
+    #[tokio::test]
+    async fn an_owner_who_chose_less_is_never_made_to_wait() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let less = Options { synchronous: Synchronous::Normal, ..Options::default() };
+        let broker = SqliteBroker::open(folder.path().join("t.db"), less).expect("opens");
+        assert_eq!(broker.write_later("could not look", 1, level).await.ok(), Some(1));
+        assert_eq!(broker.write("could not look", 1, level).await.ok(), Some(1));
+    }
+}
