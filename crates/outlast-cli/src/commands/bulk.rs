@@ -43,11 +43,15 @@ pub(crate) async fn run(context: &Context, source: Box<dyn BufRead + Send>, form
     let mut batch = Vec::with_capacity(LINES_AT_ONCE);
     while items.recv_many(&mut batch, LINES_AT_ONCE).await > 0 {
         let first = batch.first().map_or(0, |item: &Item| item.line);
+        let last = batch.last().map_or(0, |item: &Item| item.line);
         let rows = enqueue(&client, batch.drain(..)).await.map_err(|error| {
             let done = counts.accepted;
             CliError::new(
                 error.exit(),
-                format!("{done} tasks were accepted; stopped at line {first}"),
+                format!(
+                    "{done} tasks were accepted; stopped at lines {first} to {last}, of which some may \
+                     be stored: tasks with an id of their own can be enqueued again"
+                ),
             )
             .with_source(error)
         })?;
