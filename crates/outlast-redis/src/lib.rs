@@ -1,0 +1,4 @@
+//! The Redis and Valkey broker: every verb as Lua over asynq's wire format. Internal to the `outlast`
+//! crate, versioned with it.
+//!
+//! `docs/redis-keys.md` lists what is stored beyond asynq's own keys.
