@@ -1,0 +1,218 @@
+//! The broker: its connections, what it remembers between calls, and the verbs, each in a file of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outlast_core::{
+    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
+    NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp, Want, Woke,
+};
+
+use crate::address::Address;
+use crate::conn::{Call, Class, Link, Server};
+use crate::keys::Root;
+use crate::plain::PlainLeases;
+use crate::session::Renewals;
+
+/// What can be set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Archived tasks a queue keeps (asynq's 10,000, contract §3.0): the oldest make room.
+    pub archive_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { archive_max: 10_000 }
+    }
+}
+
+impl Options {
+    /// Sets [`Options::archive_max`].
+    #[must_use]
+    pub fn archive_max(mut self, archive_max: usize) -> Self {
+        self.archive_max = archive_max;
+        self
+    }
+}
+
+/// A broker on one Redis or Valkey server. Cheap to clone; clones share its connections.
+#[derive(Clone)]
+pub struct RedisBroker {
+    pub(crate) inner: Arc<Inner>,
+}
+
+/// What all handles of a broker share.
+pub(crate) struct Inner {
+    pub(crate) root: Root,
+    pub(crate) options: Options,
+    pub(crate) server: Arc<Server>,
+    pub(crate) produce: Link,
+    pub(crate) consume: Link,
+    pub(crate) admin: Link,
+    pub(crate) renewals: Renewals,
+    pub(crate) plain: PlainLeases,
+}
+
+impl RedisBroker {
+    /// A broker on the server of `url` (`redis://`, `rediss://`, `redis+unix://`; see the crate's page). Does
+    /// not connect: the first call does.
+    ///
+    /// # Errors
+    /// [`Kind::Rejected`](outlast_core::Kind::Rejected) for a URL that cannot be used, without its password.
+    pub fn new(url: &str, options: Options) -> Result<Self, BrokerError> {
+        let address = Address::parse(url)?;
+        let root = address.root.clone();
+        let server = Arc::new(Server::new(address)?);
+        let link = |class| Link::new(server.clone(), class);
+        let inner = Inner {
+            produce: link(Class::Produce),
+            consume: link(Class::Consume),
+            admin: link(Class::Admin),
+            renewals: Renewals::default(),
+            plain: PlainLeases::default(),
+            server: server.clone(),
+            root,
+            options,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A broker whose server has answered.
+    ///
+    /// # Errors
+    /// As [`RedisBroker::new`], and what the server or the network answers: its kind says whether it can be
+    /// reached, let in and used.
+    pub async fn open(url: &str, options: Options) -> Result<Self, BrokerError> {
+        let broker = Self::new(url, options)?;
+        broker.inner.admin.about().await?;
+        Ok(broker)
+    }
+
+    /// The server's URL without its password.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.inner.server.shown()
+    }
+
+    /// Closes the connections. What is under way is still answered.
+    pub fn close(&self) {
+        self.inner.close();
+    }
+}
+
+impl std::fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RedisBroker").field("server", &self.shown()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        for link in [&self.produce, &self.consume, &self.admin] {
+            link.close();
+        }
+    }
+
+    /// The arguments that `session.lua` takes.
+    pub(crate) fn add_stamp(
+        &self,
+        call: &mut Call,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+    ) {
+        call.int(i64::from(stamp.lane)).text(stamp.seq.to_string());
+        match self.renewals.due(queue, &stamp, now) {
+            Some(seconds) => call.text(seconds.to_string()),
+            None => call.fixed("0"),
+        };
+    }
+}
+
+pub(crate) fn check_count(what: &str, count: usize, max: usize) -> Result<(), BrokerError> {
+    if (1..=max).contains(&count) {
+        return Ok(());
+    }
+    Err(BrokerError::rejected(format!("{what} {count} is out of bounds: 1 to {max} are allowed")))
+}
+
+/// An empty batch is fine: there is nothing to refuse in it.
+pub(crate) fn check_batch(what: &str, count: usize, max: usize) -> Result<(), BrokerError> {
+    check_count(what, count.max(1), max)
+}
+
+#[async_trait]
+impl Broker for RedisBroker {
+    async fn enqueue(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        tasks: Arc<[NewTask]>,
+    ) -> Result<Enqueued, BrokerError> {
+        self.inner.enqueue(queue, stamp, now, tasks).await
+    }
+
+    async fn claim(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        want: &Want,
+    ) -> Result<Claims, BrokerError> {
+        self.inner.claim(queue, stamp, now, want).await
+    }
+
+    async fn settle(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        settlements: Arc<[Settlement]>,
+    ) -> Result<Settled, BrokerError> {
+        self.inner.settle(queue, stamp, now, settlements).await
+    }
+
+    async fn extend(
+        &self,
+        queue: &QueueName,
+        now: Timestamp,
+        holds: Arc<[Hold]>,
+        by: Duration,
+    ) -> Result<Vec<Extended>, BrokerError> {
+        self.inner.extend(queue, now, holds, by).await
+    }
+
+    async fn sweep(
+        &self,
+        queue: &QueueName,
+        now: Timestamp,
+        budget: SweepBudget,
+    ) -> Result<Swept, BrokerError> {
+        self.inner.sweep(queue, now, budget).await
+    }
+
+    async fn wait(
+        &self,
+        interest: &Interest,
+        now: Timestamp,
+        at_most: Duration,
+    ) -> Result<Woke, BrokerError> {
+        self.inner.wait(interest, now, at_most).await
+    }
+
+    async fn beat(&self, now: Timestamp, beat: &Beat) -> Result<BeatReply, BrokerError> {
+        self.inner.beat(now, beat).await
+    }
+
+    fn home(&self, _queue: &QueueName) -> Home {
+        Home(self.inner.server.shown().into())
+    }
+
+    async fn health(&self, _home: &Home, now: Timestamp) -> Result<Health, BrokerError> {
+        self.inner.health(now).await
+    }
+}

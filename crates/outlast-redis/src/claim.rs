@@ -1,0 +1,261 @@
+//! Handing out work: one script call leases as many tasks as a worker has room for.
+
+use bytes::Bytes;
+use outlast_core::limits::{BATCH_TASKS_MAX, GROUP_SIZE_MAX, SWEEP_MAX};
+use outlast_core::{
+    BrokerError, Claim, ClaimedGroup, ClaimedTask, Claims, GroupName, GroupPolicy, Lease,
+    QueueName, Rest, Stamp, TaskId, TaskState, Timestamp, Want,
+};
+use redis::Value;
+
+use crate::answer::{self, Stamped, Status, stamped};
+use crate::broker::{Inner, check_count};
+use crate::conn::Call;
+use crate::keys::Keys;
+use crate::proto::wire::Fields;
+use crate::record::{self, StoredTask};
+use crate::scripts::{CLAIM, QUARANTINE};
+
+/// Groups of a queue that one claim looks at; of more, so many are looked at by chance.
+const GROUPS_LOOKED_AT: i64 = 1000;
+
+/// Sets that one claim makes at most: each is a batch of its own.
+const SETS_MAX: usize = 16;
+
+impl Inner {
+    pub(crate) async fn claim(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        want: &Want,
+    ) -> Result<Claims, BrokerError> {
+        check_count("tasks_max", want.tasks_max, BATCH_TASKS_MAX)?;
+        let keys = self.root.queue(queue);
+        let call = self.claim_call(&keys, queue, stamp, now, want);
+        let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
+        let mut taken = Taken::read(answer)?;
+        if taken.ghosts > 0 {
+            tracing::warn!(%queue, ghosts = taken.ghosts, "ids without a task were taken out of the line");
+        }
+        let mut claims = Vec::with_capacity(taken.tasks.len() + taken.sets.len());
+        let mut corrupt = Vec::new();
+        for set in std::mem::take(&mut taken.sets) {
+            claims.push(self.claimed_group(queue, want, set, now, &mut corrupt)?);
+        }
+        for task in std::mem::take(&mut taken.tasks) {
+            claims.push(self.claimed_task(queue, want, task, now, &mut corrupt)?);
+        }
+        if !claims.is_empty() {
+            self.renewals.renewed(queue, &stamp, now);
+        }
+        if !corrupt.is_empty() {
+            self.quarantine(&keys, now, &corrupt).await?;
+        }
+        Ok(Claims { claims, rest: taken.rest, lost: taken.lost })
+    }
+
+    fn claim_call(
+        &self,
+        keys: &Keys,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        want: &Want,
+    ) -> Call {
+        let names = ["pending", "active", "lease", "paused", "scheduled", "retry", "groups"];
+        let mut all = vec![keys.session(stamp.session)];
+        all.extend(names.map(|name| keys.key(name)));
+        all.push(keys.key("aggregation_sets"));
+        let mut call = Call::new(&CLAIM, all);
+        self.add_stamp(&mut call, queue, stamp, now);
+        let sets = if want.groups.is_empty() { 0 } else { want.tasks_max.min(SETS_MAX) };
+        call.text(keys.prefix()).text(seconds_with_fraction(now)).text(record::nanos_text(now));
+        call.int(size(want.tasks_max)).int(size(want.bytes_max));
+        call.text(record::score_text(record::lease_score(now.plus(want.lease), want.token)));
+        call.text(format!("{}:{}", now.as_millis(), want.token.get()));
+        call.int(size(SWEEP_MAX)).int(GROUPS_LOOKED_AT).int(size(GROUP_SIZE_MAX)).int(size(sets));
+        call.int(size(want.groups.len()));
+        for policy in want.groups.iter() {
+            add_policy(&mut call, policy);
+        }
+        for _ in 0..sets {
+            call.text(uuid::Uuid::new_v4().to_string());
+        }
+        call
+    }
+
+    fn claimed_task(
+        &self,
+        queue: &QueueName,
+        want: &Want,
+        task: Value,
+        now: Timestamp,
+        corrupt: &mut Vec<Corrupt>,
+    ) -> Result<Claim, BrokerError> {
+        let mut parts = answer::list(task)?.into_iter();
+        let mut next = || parts.next().unwrap_or_default();
+        let id = TaskId::stored(&answer::text(next())?);
+        let score = answer::text(next())?.parse().unwrap_or_default();
+        let run = answer::bytes(next())?;
+        let read = Read::of(&mut next)?;
+        let stored = StoredTask {
+            run: run.as_deref(),
+            score: Some(score),
+            ..read.stored(TaskState::Active)
+        };
+        match record::record_of(queue, &id, &stored, now) {
+            Ok(task) => {
+                if task.retention.is_zero() && !read.has_lock() {
+                    self.plain.add(queue, &id);
+                }
+                let until = record::moment_of_score(score);
+                let lease = Lease { id, token: want.token, until };
+                Ok(Claim::Task(Box::new(ClaimedTask { task, lease })))
+            }
+            Err(unreadable) => {
+                let why = unreadable.to_string();
+                corrupt.push(Corrupt { id: id.clone(), set: String::new(), why: why.clone() });
+                Ok(Claim::Corrupt { id, why })
+            }
+        }
+    }
+
+    fn claimed_group(
+        &self,
+        queue: &QueueName,
+        want: &Want,
+        set: Value,
+        now: Timestamp,
+        corrupt: &mut Vec<Corrupt>,
+    ) -> Result<Claim, BrokerError> {
+        let mut parts = answer::list(set)?.into_iter();
+        let name = answer::text(parts.next().unwrap_or_default())?;
+        let score = answer::text(parts.next().unwrap_or_default())?.parse().unwrap_or_default();
+        let group = name.rsplit_once(':').map_or(name.as_str(), |(group, _)| group);
+        let mut tasks = Vec::new();
+        for member in answer::list(parts.next().unwrap_or_default())? {
+            let mut parts = answer::list(member)?.into_iter();
+            let mut next = || parts.next().unwrap_or_default();
+            let id = TaskId::stored(&answer::text(next())?);
+            let read = Read::of(&mut next)?;
+            match record::record_of(queue, &id, &read.stored(TaskState::Aggregating), now) {
+                Ok(task) => tasks.push(task),
+                Err(unreadable) => {
+                    corrupt.push(Corrupt { id, set: name.clone(), why: unreadable.to_string() })
+                }
+            }
+        }
+        let lease = Lease {
+            id: TaskId::stored(&name),
+            token: want.token,
+            until: record::moment_of_score(score),
+        };
+        let group = GroupName::stored(group);
+        Ok(Claim::Group(ClaimedGroup { group, tasks, lease }))
+    }
+
+    /// Puts records that cannot be read among the archived, where people find them and nothing trips
+    /// over them.
+    async fn quarantine(
+        &self,
+        keys: &Keys,
+        now: Timestamp,
+        corrupt: &[Corrupt],
+    ) -> Result<(), BrokerError> {
+        let names = ["active", "lease", "archived"].map(|name| keys.key(name));
+        let mut call = Call::new(&QUARANTINE, names.into());
+        call.text(keys.prefix()).text(record::seconds_text(now));
+        for Corrupt { id, set, why } in corrupt {
+            call.text(id.as_str()).text(set.as_str()).text(why.as_str());
+        }
+        self.consume.script(&call).await.map(|_| ())
+    }
+}
+
+/// A record that cannot be read, and the set in which it was found (or none).
+struct Corrupt {
+    id: TaskId,
+    set: String,
+    why: String,
+}
+
+/// What a claim answered.
+struct Taken {
+    tasks: Vec<Value>,
+    sets: Vec<Value>,
+    rest: Rest,
+    lost: Option<outlast_core::Lost>,
+    ghosts: i64,
+}
+
+impl Taken {
+    fn read(mut answer: Stamped) -> Result<Self, BrokerError> {
+        debug_assert_ne!(answer.status, Status::Ghost, "refused before");
+        let mut next = || answer.rest.next().unwrap_or_default();
+        let rest = match answer::text(next())?.as_str() {
+            "M" => Rest::More,
+            "P" => Rest::Paused,
+            _ => Rest::Empty,
+        };
+        let (tasks, sets) = (answer::list(next())?, answer::list(next())?);
+        let ghosts = answer::int(next())?;
+        Ok(Self { tasks, sets, rest, lost: answer.lost, ghosts })
+    }
+}
+
+/// The fields that a claim reads of every task.
+struct Read {
+    message: Option<Bytes>,
+    result: Option<Bytes>,
+    accepted: Option<Bytes>,
+    losses: Option<Bytes>,
+}
+
+impl Read {
+    fn of(next: &mut impl FnMut() -> Value) -> Result<Self, BrokerError> {
+        Ok(Self {
+            message: answer::bytes(next())?,
+            result: answer::bytes(next())?,
+            accepted: answer::bytes(next())?,
+            losses: answer::bytes(next())?,
+        })
+    }
+
+    fn stored(&self, state: TaskState) -> StoredTask<'_> {
+        StoredTask {
+            msg: self.message.as_deref(),
+            state: Some(state.as_str().as_bytes()),
+            result: self.result.as_deref(),
+            accepted: self.accepted.as_deref(),
+            losses: self.losses.as_deref(),
+            ..StoredTask::default()
+        }
+    }
+
+    /// True if the message names a lock: its field 10.
+    fn has_lock(&self) -> bool {
+        let message = self.message.as_deref().unwrap_or_default();
+        Fields::of(message).any(|field| field.is_ok_and(|field| field.number == 10))
+    }
+}
+
+fn add_policy(call: &mut Call, policy: &GroupPolicy) {
+    match policy.pattern.strip_suffix('*') {
+        Some(prefix) => call.text(prefix).fixed("p"),
+        None => call.text(policy.pattern.as_str()).fixed(""),
+    };
+    call.text(policy.grace.as_secs_f64().to_string());
+    call.text(policy.max_delay.map(|delay| delay.as_secs_f64().to_string()).unwrap_or_default());
+    call.int(size(policy.max_size.unwrap_or(0)));
+}
+
+/// Seconds with their fraction: what a score is compared with.
+pub(crate) fn seconds_with_fraction(now: Timestamp) -> String {
+    let millis = now.as_millis();
+    format!("{}.{:03}", millis.div_euclid(1000), millis.rem_euclid(1000))
+}
+
+pub(crate) fn size(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,156 @@
+//! Storing new tasks: one script call for a batch, a shorter script where every task is a plain one.
+
+use std::sync::Arc;
+
+use outlast_core::limits::BATCH_TASKS_MAX;
+use outlast_core::{
+    BrokerError, Durability, EnqueueVerdict, Enqueued, NewTask, Place, QueueName, Reject, Stamp,
+    TaskId, TaskState, Timestamp,
+};
+
+use crate::answer::{self, Verdict, stamped};
+use crate::broker::{Inner, check_batch};
+use crate::conn::Call;
+use crate::keys::Keys;
+use crate::record::{self, nanos_text, seconds_text};
+use crate::scripts::{ENQUEUE, ENQUEUE_PLAIN};
+
+/// The level that an answer of the server stands for: what its own persistence is set to.
+const LEVEL: Durability = Durability::Accepted;
+
+impl Inner {
+    pub(crate) async fn enqueue(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        tasks: Arc<[NewTask]>,
+    ) -> Result<Enqueued, BrokerError> {
+        check_batch("batch of tasks", tasks.len(), BATCH_TASKS_MAX)?;
+        let mut verdicts = vec![EnqueueVerdict::Accepted { level: LEVEL }; tasks.len()];
+        let mut offered = Vec::with_capacity(tasks.len());
+        for (nth, task) in tasks.iter().enumerate() {
+            match task.check(now) {
+                Ok(()) => offered.push(nth),
+                Err(error) => verdicts[nth] = EnqueueVerdict::Rejected(error.into()),
+            }
+        }
+        let keys = self.root.queue(queue);
+        let is_plain = offered.iter().all(|nth| is_plain(&tasks[*nth], now));
+        let mut call = self.enqueue_call(&keys, queue, stamp, now, is_plain);
+        for nth in &offered {
+            let task = &tasks[*nth];
+            if is_plain {
+                self.add_plain(&mut call, &keys, queue, task, now);
+            } else {
+                call.add_key(keys.task(&task.id));
+                self.add_task(&mut call, &keys, queue, task, now);
+            }
+        }
+        let answer = self.produce.script(&call).await?;
+        let mut answer = stamped(answer, stamp, "e")?;
+        self.renewals.renewed(queue, &stamp, now);
+        for verdict in answer::verdicts(answer.rest.next().unwrap_or_default())? {
+            if let Some(nth) = verdict.nth.checked_sub(1).and_then(|nth| offered.get(nth)) {
+                verdicts[*nth] = refused(verdict);
+            }
+        }
+        Ok(Enqueued { verdicts, lost: answer.lost })
+    }
+
+    fn enqueue_call(
+        &self,
+        keys: &Keys,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        is_plain: bool,
+    ) -> Call {
+        let mut names = vec![keys.session(stamp.session), keys.key("pending")];
+        let script = if is_plain { &ENQUEUE_PLAIN } else { &ENQUEUE };
+        if !is_plain {
+            names.extend([keys.key("scheduled"), keys.key("groups")]);
+        }
+        let mut call = Call::new(script, names);
+        self.add_stamp(&mut call, queue, stamp, now);
+        call.text(self.root.queues()).text(queue.as_str()).text(nanos_text(now));
+        if !is_plain {
+            call.text(keys.prefix());
+        }
+        call
+    }
+
+    fn add_plain(
+        &self,
+        call: &mut Call,
+        keys: &Keys,
+        queue: &QueueName,
+        task: &NewTask,
+        now: Timestamp,
+    ) {
+        call.add_key(keys.task(&task.id));
+        let message = record::message_of(self.root.as_str(), queue, task);
+        call.text(task.id.as_str()).bytes(message.encode());
+        call.text(record::accepted_at_field(&task.id, now).unwrap_or_default());
+    }
+
+    /// A task as `put.lua` takes it.
+    pub(crate) fn add_task(
+        &self,
+        call: &mut Call,
+        keys: &Keys,
+        queue: &QueueName,
+        task: &NewTask,
+        now: Timestamp,
+    ) {
+        let kind = match (task.first_state(now), task.place) {
+            (TaskState::Scheduled, _) => "s",
+            (TaskState::Aggregating, _) => "g",
+            (_, Place::Front) => "f",
+            (_, Place::Back) => "p",
+        };
+        let at = if kind == "s" { task.due.unwrap_or(now) } else { now };
+        let message = record::message_of(self.root.as_str(), queue, task);
+        call.text(task.id.as_str()).bytes(message.encode());
+        call.text(record::accepted_at_field(&task.id, now).unwrap_or_default());
+        call.fixed(kind).text(seconds_text(at));
+        match &task.unique {
+            Some(unique) => {
+                // A scheduled task keeps its lock as long as one that was enqueued when it becomes due.
+                let ttl = unique.ttl + task.due.map_or_else(Default::default, |due| due.since(now));
+                call.text(message.unique_key).text(ttl.as_secs().max(1).to_string());
+            }
+            None => {
+                call.fixed("").fixed("");
+            }
+        }
+        match &task.once {
+            Some(once) => {
+                call.text(keys.once(&once.key)).text(once.ttl.as_secs().max(1).to_string());
+            }
+            None => {
+                call.fixed("").fixed("");
+            }
+        }
+        call.text(task.group.as_ref().map(ToString::to_string).unwrap_or_default());
+    }
+}
+
+/// True if `enqueue_plain.lua` can store it.
+fn is_plain(task: &NewTask, now: Timestamp) -> bool {
+    task.unique.is_none()
+        && task.once.is_none()
+        && task.place == Place::Back
+        && task.first_state(now) == TaskState::Pending
+}
+
+fn refused(verdict: Verdict) -> EnqueueVerdict {
+    match verdict.code {
+        b'D' => {
+            let of = (!verdict.word.is_empty()).then(|| TaskId::stored(&verdict.word));
+            EnqueueVerdict::Duplicate { of }
+        }
+        b'I' => EnqueueVerdict::IdConflict,
+        _ => EnqueueVerdict::Rejected(Reject(verdict.word.into())),
+    }
+}

@@ -1,0 +1,40 @@
+-- Makes due tasks pending, or members of their group, in the order in which they were due: behind what waits already.
+-- At most `most` of each kind; answers how many.
+local function due_of(key, now_s, most, into)
+  local found = redis.call('ZRANGE', key, '-inf', now_s, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  for at = 1, #found, 2 do into[#into + 1] = {found[at], tonumber(found[at + 1]), key} end
+  return #found / 2
+end
+local function promote(place, now_s, now_ns, most)
+  local due = {}
+  local scheduled = due_of(place.scheduled, now_s, most, due)
+  local retry = due_of(place.retry, now_s, most, due)
+  if scheduled > 0 and retry > 0 then
+    table.sort(due, function(one, two)
+      if one[2] ~= two[2] then return one[2] < two[2] end
+      return one[1] < two[1]
+    end)
+  end
+  local line, moved = {}, {[place.scheduled] = {}, [place.retry] = {}}
+  for _, task in ipairs(due) do
+    local id = task[1]
+    local key = place.prefix .. 't:' .. id
+    table.insert(moved[task[3]], id)
+    local found = redis.call('HMGET', key, 'group', 'state')
+    if not found[2] then
+      -- A ghost: its record is gone, so there is nothing to run.
+    elseif found[1] and found[1] ~= '' then
+      redis.call('ZADD', place.prefix .. 'g:' .. found[1], math.floor(now_s), id)
+      redis.call('SADD', place.groups, found[1])
+      redis.call('HSET', key, 'state', 'aggregating')
+    else
+      line[#line + 1] = id
+      redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
+    end
+  end
+  for key, ids in pairs(moved) do
+    for from = 1, #ids, 1000 do redis.call('ZREM', key, unpack(ids, from, math.min(from + 999, #ids))) end
+  end
+  for from = 1, #line, 1000 do redis.call('LPUSH', place.pending, unpack(line, from, math.min(from + 999, #line))) end
+  return #due
+end

@@ -1,0 +1,31 @@
+-- Why a batch can be repeated (design §5). Prefixed to every script that carries a stamp.
+-- KEYS[1] the session's hash; ARGV[1] the lane, ARGV[2] the batch's number, ARGV[3] seconds to live or '0'.
+-- A lane holds "<seq>", or "<seq> <packed>" where the answer was not the usual one.
+local call = redis.call
+local APPLIED, REPEATED, GHOST, DECLINED = 0, 1, 2, 3
+local seq = tonumber(ARGV[2])
+
+-- The number after which batches were forgotten (-1: none were), or nil and the whole answer.
+local function arrive()
+  local kept = call('HGET', KEYS[1], ARGV[1])
+  if not kept then
+    if seq == 1 then return -1 end
+    return 0
+  end
+  local space = string.find(kept, ' ', 1, true)
+  local last = tonumber(space and string.sub(kept, 1, space - 1) or kept)
+  if seq == last + 1 then return -1 end
+  if seq > last then return last end
+  if seq < last then return nil, {GHOST, last} end
+  local lost, verb, answer = -1, '', {}
+  if space then lost, verb, answer = unpack(cmsgpack.unpack(string.sub(kept, space + 1))) end
+  return nil, {REPEATED, lost, verb, answer}
+end
+
+-- Written last, after everything else has succeeded.
+local function remember(lost, verb, answer)
+  local kept = ARGV[2]
+  if lost >= 0 or answer then kept = kept .. ' ' .. cmsgpack.pack({lost, verb, answer or {}}) end
+  call('HSET', KEYS[1], ARGV[1], kept)
+  if ARGV[3] ~= '0' then call('EXPIRE', KEYS[1], ARGV[3]) end
+end

@@ -1,0 +1,134 @@
+-- Moves what time has moved, each kind of work up to the budget, and heals what other programs left behind (contract §5.4).
+-- KEYS[1] pending, [2] active, [3] lease, [4] scheduled, [5] retry, [6] archived, [7] completed, [8] groups,
+-- [9] aggregation_sets, [10] groups that have been seen. ARGV[1] the prefix of the queue's keys, [2] now in seconds with
+-- fraction, [3] now in nanoseconds, [4] the budget, [5] '1' if expired leases may be taken back, [6] the losses that are too
+-- many, [7] the error of a lost lease as bytes of a message, [8] seconds a foreign lease is left alone after its end,
+-- [9] archived tasks kept at most, [10] seconds they are kept, [11] the set of queues or '', [12] the queue, [13] a random
+-- number below 1. Answers {due, recovered, given up, reclaimed, deleted, healed, next due or ''}.
+local call = redis.call
+local P, now, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
+local now_s = math.floor(now)
+local place = {pending = KEYS[1], scheduled = KEYS[4], retry = KEYS[5], groups = KEYS[8], prefix = P}
+local recovered, given_up, reclaimed, deleted, healed = 0, 0, 0, 0, 0
+for nth = 1, 2 do call('LLEN', KEYS[nth]) end
+for nth = 3, 7 do call('ZCARD', KEYS[nth]) end
+
+local due = promote(place, now, ARGV[3], most)
+
+-- A task whose worker vanished: no attempt of its own.
+local function lose(id)
+  drop_active(KEYS[2], {id})
+  call('ZREM', KEYS[3], id)
+  local key = P .. 't:' .. id
+  local found = call('HMGET', key, 'msg', 'state')
+  if not found[1] or found[2] ~= 'active' then
+    healed = healed + 1
+    return
+  end
+  local message, is_whole = without(found[1], {[7] = true, [11] = true})
+  if not is_whole then
+    call('ZADD', KEYS[6], now_s, id)
+    call('HSET', key, 'state', 'archived', 'o:why', 'the message cannot be read')
+    healed = healed + 1
+    return
+  end
+  local losses = call('HINCRBY', key, 'o:lost', 1)
+  recovered = recovered + 1
+  if losses >= tonumber(ARGV[6]) then
+    given_up = given_up + 1
+    call('ZADD', KEYS[6], now_s, id)
+    call('HSET', key, 'state', 'archived', 'msg', message .. ARGV[7])
+  else
+    call('ZADD', KEYS[5], now_s + math.min(losses, 5), id)
+    call('HSET', key, 'state', 'retry', 'msg', message .. ARGV[7])
+  end
+end
+
+if ARGV[5] == '1' then
+  -- A lease holds through its second; the fraction is its token. A foreign one gets asynq's allowance.
+  local over = call('ZRANGE', KEYS[3], '-inf', '(' .. string.format('%.0f', now_s + 1), 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
+  for at = 1, #over, 2 do
+    local score = tonumber(over[at + 1])
+    if score % 1 ~= 0 or score + tonumber(ARGV[8]) <= now then lose(over[at]) end
+  end
+  -- Ids in the active list without a lease: nobody else looks for them. The oldest, and some by chance.
+  local length = call('LLEN', KEYS[2])
+  local from = math.floor(tonumber(ARGV[13]) * length)
+  for _, window in ipairs({{-50, -1}, {from, from + 49}}) do
+    local ids = call('LRANGE', KEYS[2], window[1], window[2])
+    if ids[1] then
+      for nth, score in ipairs(call('ZMSCORE', KEYS[3], unpack(ids))) do
+        if not score then lose(ids[nth]) end
+      end
+    end
+  end
+  -- Sets whose time is over: their members wait in their group again, where they stood.
+  local sets = call('ZRANGE', KEYS[9], '-inf', '(' .. string.format('%.0f', now_s + 1), 'BYSCORE', 'LIMIT', 0, math.min(most, 100))
+  for _, set in ipairs(sets) do
+    local group = string.match(string.sub(set, #P + 3), '^(.*):[^:]*$')
+    local members = call('ZRANGE', set, 0, -1, 'WITHSCORES')
+    for at = 1, #members, 2 do call('ZADD', P .. 'g:' .. group, members[at + 1], members[at]) end
+    if members[1] then call('SADD', KEYS[8], group) end
+    call('DEL', set)
+    call('ZREM', KEYS[9], set)
+    reclaimed = reclaimed + 1
+  end
+end
+
+-- Groups that wait without being listed, and those that are listed without a member.
+for _, group in ipairs(call('SRANDMEMBER', KEYS[8], 100)) do
+  if call('EXISTS', P .. 'g:' .. group) == 1 then
+    call('SADD', KEYS[10], group)
+  else
+    call('SREM', KEYS[8], group)
+  end
+end
+for _, group in ipairs(call('SRANDMEMBER', KEYS[10], 100)) do
+  if call('EXISTS', P .. 'g:' .. group) == 0 then
+    call('SREM', KEYS[10], group)
+  elseif call('SADD', KEYS[8], group) == 1 then
+    healed = healed + 1
+  end
+end
+
+-- What is over is deleted, with the lock that it may still hold.
+local function delete(from, ids)
+  for _, id in ipairs(ids) do
+    local key = P .. 't:' .. id
+    local found = call('HMGET', key, 'unique_key', 'msg')
+    local lock = found[1] or (found[2] and (read_message(found[2]) or {})[10])
+    unlock(lock, id)
+    call('DEL', key)
+  end
+  if ids[1] then call('ZREM', from, unpack(ids)) end
+  deleted = deleted + #ids
+end
+delete(KEYS[7], call('ZRANGE', KEYS[7], '-inf', now, 'BYSCORE', 'LIMIT', 0, most))
+local left = most - deleted
+if left > 0 then
+  local excess = math.min(call('ZCARD', KEYS[6]) - tonumber(ARGV[9]), left)
+  if excess > 0 then delete(KEYS[6], call('ZRANGE', KEYS[6], 0, excess - 1)) end
+end
+left = most - deleted
+if left > 0 then
+  delete(KEYS[6], call('ZRANGE', KEYS[6], '-inf', now - tonumber(ARGV[10]), 'BYSCORE', 'LIMIT', 0, left))
+end
+
+-- The queue is listed as long as it has a task.
+if ARGV[11] ~= '' and call('SISMEMBER', ARGV[11], ARGV[12]) == 0 then
+  for nth = 1, 7 do
+    if nth ~= 3 and call('EXISTS', KEYS[nth]) == 1 then
+      call('SADD', ARGV[11], ARGV[12])
+      healed = healed + 1
+      break
+    end
+  end
+end
+
+local next_due
+for nth = 4, 5 do
+  local head = call('ZRANGE', KEYS[nth], 0, 0, 'WITHSCORES')
+  local at = tonumber(head[2])
+  if at and (not next_due or at < next_due) then next_due = at end
+end
+return {due, recovered, given_up, reclaimed, deleted, healed, next_due and string.format('%.0f', next_due) or ''}

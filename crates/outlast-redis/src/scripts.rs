@@ -1,0 +1,109 @@
+//! The scripts: each the text of its file after the shared pieces it uses, known to the server by its hash.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+/// Whether a script has to work when the server is out of memory: what ends or moves work does, what
+/// brings new work does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Refused when the server's memory is full.
+    Needed,
+    /// Runs all the same (on Redis 7 and later): it frees memory, or keeps work from being repeated.
+    Optional,
+}
+
+/// One script.
+pub(crate) struct Script {
+    pub(crate) name: &'static str,
+    pieces: &'static [&'static str],
+    memory: Memory,
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// A script as one server has it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) text: String,
+    pub(crate) hash: String,
+}
+
+impl Script {
+    const fn new(name: &'static str, memory: Memory, pieces: &'static [&'static str]) -> Self {
+        Self { name, pieces, memory }
+    }
+
+    fn load(&self, dialect: Dialect) -> Loaded {
+        let mut text = String::new();
+        if dialect == Dialect::Flags && self.memory == Memory::Optional {
+            text.push_str("#!lua flags=allow-oom\n");
+        }
+        for piece in self.pieces {
+            text.push_str(piece);
+        }
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Loaded { text, hash }
+    }
+}
+
+/// What a server understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Before Redis 7: no flags in scripts.
+    Plain,
+    /// Redis 7, Valkey: a first line with flags.
+    Flags,
+}
+
+macro_rules! lua {
+    ($($name:literal),* $(,)?) => { &[$(include_str!(concat!("lua/", $name, ".lua"))),*] };
+}
+
+/// The scripts by their places in [`ALL`].
+macro_rules! scripts {
+    ($($name:ident = $memory:ident [$($piece:literal),* $(,)?];)*) => {
+        $(pub(crate) static $name: Script =
+            Script::new(stringify!($name), Memory::$memory, lua![$($piece),*]);)*
+        /// All of them: loaded when a connection is made, so that no call has to.
+        pub(crate) static ALL: &[&Script] = &[$(&$name),*];
+    };
+}
+
+scripts! {
+    ENQUEUE_PLAIN = Needed ["session", "enqueue_plain"];
+    ENQUEUE = Needed ["session", "put", "enqueue"];
+    CLAIM = Optional ["session", "due", "size", "claim"];
+    SETTLE_DONE = Optional ["session", "active", "count", "settle_done"];
+    SETTLE = Optional ["session", "put", "message", "active", "count", "lock", "settle"];
+    EXTEND = Optional ["extend"];
+    SWEEP = Optional ["due", "message", "active", "lock", "sweep"];
+    QUARANTINE = Optional ["active", "quarantine"];
+}
+
+static PLAIN: LazyLock<Vec<Loaded>> = LazyLock::new(|| load_all(Dialect::Plain));
+static FLAGS: LazyLock<Vec<Loaded>> = LazyLock::new(|| load_all(Dialect::Flags));
+
+fn load_all(dialect: Dialect) -> Vec<Loaded> {
+    ALL.iter().map(|script| script.load(dialect)).collect()
+}
+
+/// All scripts as a server of this dialect gets them, in the order of [`ALL`].
+pub(crate) fn loaded(dialect: Dialect) -> &'static [Loaded] {
+    match dialect {
+        Dialect::Plain => &PLAIN,
+        Dialect::Flags => &FLAGS,
+    }
+}
+
+impl Script {
+    /// The script as a server of this dialect has it.
+    pub(crate) fn on(&'static self, dialect: Dialect) -> &'static Loaded {
+        let at = ALL.iter().position(|script| std::ptr::eq(*script, self)).unwrap_or(0);
+        &loaded(dialect)[at]
+    }
+}

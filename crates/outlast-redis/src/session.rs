@@ -1,0 +1,39 @@
+//! When the record of a session has to be kept alive for another day: known to the client, so that a batch
+//! costs the server no extra command.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use outlast_core::limits::SESSION_TTL;
+use outlast_core::{QueueName, SessionId, Stamp, Timestamp};
+
+/// A record is renewed by the first batch after this long: well within its day.
+const RENEW_AFTER: Duration = Duration::from_secs(3600);
+
+/// Sessions whose renewal is remembered. One that was forgotten is renewed once more.
+const SESSIONS_MAX: usize = 10_000;
+
+type Key = (QueueName, SessionId);
+
+#[derive(Debug, Default)]
+pub(crate) struct Renewals(Mutex<HashMap<Key, Timestamp>>);
+
+impl Renewals {
+    /// Seconds for which the batch should keep its session's record; `None`: it is young enough.
+    pub(crate) fn due(&self, queue: &QueueName, stamp: &Stamp, now: Timestamp) -> Option<u64> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = known.get(&(queue.clone(), stamp.session));
+        let is_young = last.is_some_and(|at| *at <= now && now.since(*at) < RENEW_AFTER);
+        (!is_young).then_some(SESSION_TTL.as_secs())
+    }
+
+    /// A batch with a record was applied, and kept it alive.
+    pub(crate) fn renewed(&self, queue: &QueueName, stamp: &Stamp, now: Timestamp) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= SESSIONS_MAX {
+            known.clear();
+        }
+        known.insert((queue.clone(), stamp.session), now);
+    }
+}

@@ -1,0 +1,73 @@
+//! What time moves: due tasks, expired leases, ended retention, abandoned sets; and what other programs
+//! left behind.
+
+use std::time::Duration;
+
+use outlast_core::broker::Recovery;
+use outlast_core::limits::{ARCHIVE_AGE, LOSSES_MAX, SWEEP_MAX};
+use outlast_core::{BrokerError, QueueName, SweepBudget, Swept, Timestamp};
+
+use crate::answer;
+use crate::broker::{Inner, check_count};
+use crate::claim::{seconds_with_fraction, size};
+use crate::conn::Call;
+use crate::record::{moment_of_score, nanos_text};
+use crate::scripts::SWEEP;
+use crate::settle::{LEASE_LOST, failure};
+
+/// How long the lease of a Go worker is left alone after its end: asynq's own allowance for clocks that
+/// differ (contract §3.0).
+const FOREIGN_ALLOWANCE: Duration = Duration::from_secs(30);
+
+impl Inner {
+    pub(crate) async fn sweep(
+        &self,
+        queue: &QueueName,
+        now: Timestamp,
+        budget: SweepBudget,
+    ) -> Result<Swept, BrokerError> {
+        check_count("moves_max", budget.moves_max, SWEEP_MAX)?;
+        let keys = self.root.queue(queue);
+        let names = [
+            "pending",
+            "active",
+            "lease",
+            "scheduled",
+            "retry",
+            "archived",
+            "completed",
+            "groups",
+            "aggregation_sets",
+            "outlast:groups",
+        ];
+        let mut call = Call::new(&SWEEP, names.iter().map(|name| keys.key(name)).collect());
+        call.text(keys.prefix()).text(seconds_with_fraction(now)).text(nanos_text(now));
+        call.int(size(budget.moves_max));
+        call.fixed(if budget.recovery == Recovery::Allowed { "1" } else { "" });
+        call.int(i64::from(LOSSES_MAX)).bytes(failure(LEASE_LOST, now));
+        call.text(FOREIGN_ALLOWANCE.as_secs().to_string());
+        call.int(size(self.options.archive_max)).text(ARCHIVE_AGE.as_secs().to_string());
+        call.text(self.root.queues()).text(queue.as_str());
+        call.text(format!("{:.6}", rand::random::<f64>()));
+        let mut counts = answer::list(self.consume.script(&call).await?)?.into_iter();
+        let mut next = || counts.next().unwrap_or_default();
+        let mut count = || Ok(usize::try_from(answer::int(next())?).unwrap_or(0));
+        let mut swept = Swept {
+            due: count()?,
+            recovered: count()?,
+            given_up: count()?,
+            reclaimed: count()?,
+            deleted: count()?,
+            ..Swept::default()
+        };
+        let healed: usize = count()?;
+        if healed > 0 {
+            tracing::warn!(%queue, healed, "what other programs left behind was put right");
+        }
+        let moved = [swept.due, swept.recovered, swept.reclaimed, swept.deleted];
+        swept.more = moved.into_iter().any(|moved| moved >= budget.moves_max);
+        let seconds = answer::text(next())?.parse().ok();
+        swept.next_due = seconds.map(moment_of_score);
+        Ok(swept)
+    }
+}
