@@ -1,0 +1,1 @@
+//! The text form of enqueue options in a `SchedulerEntry` (contract §2.8).
