@@ -5,6 +5,8 @@
 
 pub(crate) mod fleet;
 pub(crate) mod options;
+#[cfg(test)]
+mod oracle;
 pub(crate) mod task;
 pub(crate) mod wire;
 
