@@ -263,3 +263,213 @@ fn id_time(id: &TaskId) -> Option<Timestamp> {
     let millis = i64::try_from(uuid.as_u128() >> 80).ok()?;
     is_v7.then(|| Timestamp::from_millis(millis))
 }
+
+#[cfg(test)]
+mod tests {
+    use outlast_core::Unique;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const V7: &str = "018bcfe5-6800-7000-8000-000000000000";
+    const V7_MILLIS: i64 = 1_700_000_000_000;
+
+    fn queue() -> QueueName {
+        QueueName::default_queue()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(seconds)
+    }
+
+    fn token(number: u32) -> LeaseToken {
+        LeaseToken::new(number).expect("a token")
+    }
+
+    fn record(message: &TaskMessage, state: TaskState, rest: StoredTask<'_>) -> TaskRecord {
+        let msg = message.encode();
+        let state = Some(state.as_str().as_bytes());
+        let stored = StoredTask { msg: Some(&msg), state, ..rest };
+        record_of(&queue(), &TaskId::stored("1"), &stored, at(50)).expect("readable")
+    }
+
+    #[test]
+    fn a_new_task_becomes_the_message_that_asynq_would_write() {
+        let kind = TaskType::stored("email:send");
+        let mut task = NewTask::new(TaskId::stored("1"), kind, "{\"id\":7}".into());
+        assert_eq!(message_of("asynq", &queue(), &task).timeout, 1800);
+        for digest in ["f909686c4adf64f7a8c468b29e6e66aa", "d41d8cd98f00b204e9800998ecf8427e", ""] {
+            let ttl = Duration::from_secs(60);
+            task.unique = Some(Unique { digest: digest.into(), ttl });
+            let key = message_of("asynq", &queue(), &task).unique_key;
+            assert_eq!(key, format!("asynq:{{default}}:unique:email:send:{digest}"));
+        }
+        task.deadline = Some(Timestamp::from_millis(-1500));
+        task.group = Some(GroupName::stored("g"));
+        task.due = Some(at(1));
+        task.max_retry = u32::MAX;
+        let message = message_of("billing", &queue(), &task);
+        assert_eq!((message.timeout, message.deadline, message.retry), (0, -2, i32::MAX));
+        assert_eq!(message.group_key, "g");
+        assert_eq!(message.unique_key, "billing:{default}:unique:email:send:");
+    }
+
+    #[test]
+    fn key_wins_over_message_and_zero_and_negative_numbers_have_a_meaning() {
+        let message = TaskMessage {
+            id: "other".into(),
+            queue: "other".into(),
+            retry: -1,
+            retried: -1,
+            timeout: -5,
+            retention: -5,
+            deadline: -86_400,
+            ..TaskMessage::default()
+        };
+        let task = record(&message, TaskState::Archived, StoredTask::default());
+        assert_eq!((task.id.as_str(), task.queue.as_str()), ("1", "default"));
+        assert_eq!((task.max_retry, task.retried, task.losses), (0, 0, 0));
+        assert_eq!((task.timeout, task.retention), (Some(Duration::ZERO), Duration::ZERO));
+        assert_eq!(task.deadline, Some(at(-86_400)));
+        assert_eq!((task.last_error, task.last_failed_at, task.next_at), (None, None, None));
+        let task = record(&TaskMessage::default(), TaskState::Archived, StoredTask::default());
+        assert_eq!((task.timeout, task.deadline, task.enqueued_at), (None, None, None));
+    }
+
+    #[test]
+    fn every_state_shows_its_own_moments_only() {
+        let message = TaskMessage { completed_at: 7, ..TaskMessage::default() };
+        let rest = StoredTask {
+            pending_since: Some(b"-1500000000"),
+            run: Some(b"40500:9"),
+            accepted: Some(b"39000"),
+            losses: Some(b"3"),
+            result: Some(b"half"),
+            score: Some(lease_score(at(60), token(9))),
+            ..StoredTask::default()
+        };
+        for state in TaskState::ALL {
+            let task = record(&message, state, rest);
+            let only = |wanted: bool, moment: Timestamp| wanted.then_some(moment);
+            let (pending, active) = (state == TaskState::Pending, state == TaskState::Active);
+            assert_eq!(task.pending_since, only(pending, Timestamp::from_millis(-1500)));
+            assert_eq!(task.started_at, only(active, Timestamp::from_millis(40_500)));
+            assert_eq!(task.lease_until, only(active, at(60)));
+            assert_eq!(task.completed_at, only(state == TaskState::Completed, at(7)));
+            let next = match state {
+                TaskState::Pending => Some(at(50)),
+                TaskState::Scheduled | TaskState::Retry => Some(at(60)),
+                _ => None,
+            };
+            assert_eq!(task.next_at, next, "{state}");
+            assert_eq!((task.losses, task.enqueued_at), (3, Some(at(39))));
+        }
+    }
+
+    #[test]
+    fn the_run_of_another_token_or_of_asynq_has_no_known_start() {
+        for score in [lease_score(at(60), token(8)), 60.0] {
+            let rest =
+                StoredTask { run: Some(b"40500:9"), score: Some(score), ..StoredTask::default() };
+            let task = record(&TaskMessage::default(), TaskState::Active, rest);
+            assert_eq!((task.started_at, task.lease_until), (None, Some(at(60))));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_its_value() {
+        let ok = StoredTask {
+            msg: Some(b""),
+            state: Some(b"active"),
+            score: Some(1.5),
+            ..StoredTask::default()
+        };
+        let cases = [
+            (StoredTask { msg: None, ..ok }, "field msg is missing"),
+            (StoredTask { state: None, ..ok }, "field state is missing"),
+            (
+                StoredTask { msg: Some(b"\x0a"), ..ok },
+                "field msg: the message ends within a field at byte 1",
+            ),
+            (
+                StoredTask { state: Some(b"act\xff"), ..ok },
+                "field state holds \"act\u{fffd}\", which is no state of a task",
+            ),
+            (
+                StoredTask { run: Some(b"12"), ..ok },
+                "field o:run holds \"12\", which is no <ms>:<token>",
+            ),
+            (
+                StoredTask { losses: Some(b"-1"), ..ok },
+                "field o:lost holds \"-1\", which is no count",
+            ),
+            (StoredTask { accepted: Some(b""), ..ok }, "field o:at holds \"\", which is no number"),
+        ];
+        for (stored, message) in cases {
+            let error = record_of(&queue(), &TaskId::stored("1"), &stored, at(0));
+            assert_eq!(error.expect_err(message).to_string(), message);
+        }
+    }
+
+    #[test]
+    fn an_id_that_tells_the_time_needs_no_field() {
+        let id = TaskId::stored(V7);
+        for (millis, field) in [(0, false), (1000, false), (-1000, false), (1001, true)] {
+            let now = Timestamp::from_millis(V7_MILLIS + millis);
+            let wanted = field.then(|| now.as_millis().to_string());
+            assert_eq!(accepted_at_field(&id, now), wanted, "{millis}");
+        }
+        let now = Timestamp::from_millis(-5);
+        assert_eq!(accepted_at_field(&TaskId::stored("42"), now).as_deref(), Some("-5"));
+        let stored =
+            StoredTask { msg: Some(b""), state: Some(b"archived"), ..StoredTask::default() };
+        let task = record_of(&queue(), &id, &stored, now).expect("readable");
+        assert_eq!(task.enqueued_at, Some(Timestamp::from_millis(V7_MILLIS)));
+        let v4 = TaskId::stored("11111111-2222-4333-8444-555555555555");
+        assert!(accepted_at_field(&v4, now).is_some());
+    }
+
+    #[test]
+    fn texts_of_moments_round_down_and_do_not_overflow() {
+        assert_eq!(seconds_text(Timestamp::from_millis(-1)), "-1");
+        assert_eq!(nanos_text(Timestamp::default()), "0");
+        for moment in [Timestamp::MAX, Timestamp::from_millis(i64::MIN)] {
+            assert_eq!(moment_of_nanos(nanos_text(moment).as_bytes()), Ok(moment));
+        }
+        assert_eq!(moment_of_score(f64::INFINITY), Timestamp::MAX);
+        assert_eq!(
+            (token_of(f64::INFINITY), token_of(f64::NAN), token_of(-3.0)),
+            (None, None, None)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_lease_score_keeps_its_token_and_second_through_its_text(
+            millis in any::<i64>(),
+            number in 1..=outlast_core::limits::LEASE_TOKEN_MAX,
+        ) {
+            let until = Timestamp::from_millis(millis);
+            let text = score_text(lease_score(until, token(number)));
+            prop_assert!(!text.contains('e'));
+            let score: f64 = text.parse().expect("a number");
+            prop_assert_eq!(token_of(score), Some(token(number)));
+            let kept = until.as_seconds().clamp(-LEASE_SECONDS_MAX, LEASE_SECONDS_MAX);
+            prop_assert_eq!(moment_of_score(score), at(kept));
+        }
+
+        #[test]
+        fn no_stored_bytes_make_the_reader_panic(
+            fields in proptest::array::uniform7(proptest::option::of(any::<Vec<u8>>())),
+            score in proptest::option::of(any::<f64>()),
+            state in 0_usize..7,
+        ) {
+            let [msg, any_state, pending_since, result, accepted, run, losses] =
+                fields.each_ref().map(Option::as_deref);
+            let state = any_state.and(Some(TaskState::ALL[state].as_str().as_bytes()));
+            let stored =
+                StoredTask { msg, state, pending_since, result, accepted, run, losses, score };
+            let _ = record_of(&queue(), &TaskId::stored("1"), &stored, at(0));
+        }
+    }
+}

@@ -314,3 +314,65 @@ impl SchedulerEnqueueEvent {
         Ok(event)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::oracle::{hex, unhex};
+
+    #[test]
+    fn entries_and_events_are_the_bytes_that_go_writes() {
+        let entry = SchedulerEntry {
+            id: "e1".into(),
+            spec: "@every 30s".into(),
+            task_type: "t".into(),
+            enqueue_options: vec![r#"Queue("low")"#.into(), "MaxRetry(3)".into()],
+            next_enqueue_time: outlast_core::Timestamp::from_seconds(1_700_000_000).into(),
+            prev_enqueue_time: None.into(),
+            ..SchedulerEntry::default()
+        };
+        let bytes = "0a026531120a406576657279203330731a01742a0c517565756528226c6f7722292a0b4d6178\
+            526574727928332932060880e2cfaa063a0b088092b8c398feffffff01";
+        assert_eq!(hex(&entry.encode()), bytes);
+        assert_eq!(SchedulerEntry::decode(&unhex(bytes)), Ok(entry));
+
+        let enqueue_time = Timestamp { seconds: 1_700_000_000, nanos: 5 };
+        let event = SchedulerEnqueueEvent { task_id: "t1".into(), enqueue_time };
+        assert_eq!(hex(&event.encode()), "0a02743112080880e2cfaa061005");
+        assert_eq!(SchedulerEnqueueEvent::decode(&event.encode()), Ok(event));
+    }
+
+    #[test]
+    fn never_is_neither_absent_nor_1970() {
+        assert_eq!(Timestamp::NEVER.moment(), None);
+        assert_eq!(Timestamp::from(None), Timestamp::NEVER);
+        let absent = SchedulerEntry::decode(&[]).expect("an empty message");
+        assert_eq!(absent.prev_enqueue_time.moment(), None);
+        let epoch = SchedulerEntry::decode(&[0x3a, 0x00]).expect("an empty time");
+        assert_eq!(epoch.prev_enqueue_time.moment(), Some(outlast_core::Timestamp::default()));
+    }
+
+    #[test]
+    fn moments_keep_their_milliseconds_on_both_sides_of_the_epoch() {
+        for millis in [0, 1, -1, 1_700_000_000_457, i64::MIN, i64::MAX] {
+            let moment = outlast_core::Timestamp::from_millis(millis);
+            let time = Timestamp::from(moment);
+            assert!((0..1_000_000_000).contains(&time.nanos));
+            assert_eq!(time.moment(), Some(moment));
+        }
+        let far = Timestamp { seconds: i64::MAX, nanos: i32::MAX };
+        assert_eq!(far.moment(), Some(outlast_core::Timestamp::MAX));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = ServerInfo::decode(&bytes);
+            let _ = WorkerInfo::decode(&bytes);
+            let _ = SchedulerEntry::decode(&bytes);
+            let _ = SchedulerEnqueueEvent::decode(&bytes);
+        }
+    }
+}

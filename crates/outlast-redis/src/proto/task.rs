@@ -130,3 +130,111 @@ impl TaskMessage {
 pub(super) fn text_of(half: Option<Field<'_>>) -> Result<String, DecodeError> {
     half.map_or(Ok(String::new()), |half| half.text().map(str::to_owned))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::proto::oracle::{hex, unhex};
+
+    const A: &str = "0a0a656d61696c3a73656e6412087b226964223a377d1a2431313131313131312d323232322d\
+        333333332d343434342d353535353535353535353535220764656661756c74281940880e";
+    const FULL: &str = "0a0a656d61696c3a73656e6412087b226964223a377d1a2431313131313131312d323232322d\
+        333333332d343434342d353535353535353535353535220764656661756c74281930023a04626f6f6d40880e48\
+        90fecfaa0652426173796e713a7b64656661756c747d3a756e697175653a656d61696c3a73656e643a66393039\
+        363836633461646636346637613863343638623239653665363661615880e2cfaa0660901c68e4e2cfaa067202\
+        67317a060a016b120176";
+
+    fn task_a() -> TaskMessage {
+        TaskMessage {
+            task_type: "email:send".into(),
+            payload: r#"{"id":7}"#.into(),
+            id: "11111111-2222-3333-4444-555555555555".into(),
+            queue: "default".into(),
+            retry: 25,
+            timeout: 1800,
+            ..TaskMessage::default()
+        }
+    }
+
+    fn full() -> TaskMessage {
+        TaskMessage {
+            retried: 2,
+            error_msg: "boom".into(),
+            deadline: 1_700_003_600,
+            unique_key: "asynq:{default}:unique:email:send:f909686c4adf64f7a8c468b29e6e66aa".into(),
+            last_failed_at: 1_700_000_000,
+            retention: 3600,
+            completed_at: 1_700_000_100,
+            group_key: "g1".into(),
+            headers: [("k".into(), "v".into())].into(),
+            ..task_a()
+        }
+    }
+
+    #[test]
+    fn messages_are_the_bytes_that_go_writes() {
+        for (message, bytes) in [(task_a(), A), (full(), FULL)] {
+            assert_eq!(hex(&message.encode()), bytes);
+            assert_eq!(TaskMessage::decode(&unhex(bytes)), Ok(message));
+        }
+        assert_eq!(TaskMessage::decode(&[]), Ok(TaskMessage::default()));
+        assert!(TaskMessage::default().encode().is_empty());
+    }
+
+    #[test]
+    fn the_last_value_of_a_field_wins_and_unknown_fields_survive() {
+        // Type "a", field 16 = 1, payload "x", type "b", payload "y", field 17 = "z".
+        let bytes = unhex("0a01618001011201780a01621201798a01017a");
+        let message = TaskMessage::decode(&bytes).expect("a message");
+        assert_eq!((&message.task_type[..], &message.payload[..]), ("b", &b"y"[..]));
+        assert_eq!(hex(&message.encode()), "0a01621201798001018a01017a");
+    }
+
+    #[test]
+    fn negative_numbers_take_ten_bytes() {
+        let message = TaskMessage { retry: -1, timeout: -2, ..TaskMessage::default() };
+        let bytes = "28ffffffffffffffffff0140feffffffffffffffff01";
+        assert_eq!(hex(&message.encode()), bytes);
+        assert_eq!(TaskMessage::decode(&unhex(bytes)), Ok(message));
+    }
+
+    #[test]
+    fn a_poisoned_message_is_refused_with_field_and_place() {
+        for (bytes, wanted) in [
+            ("0a02ff61", "the text of field 1 is not UTF-8 at byte 2"),
+            ("7a030a01ff", "the text of field 1 is not UTF-8 at byte 4"),
+            ("0801", "field 1 is no text at byte 1"),
+            ("2a0101", "field 5 is no number at byte 2"),
+        ] {
+            let error = TaskMessage::decode(&unhex(bytes)).expect_err(bytes);
+            assert_eq!(error.to_string(), wanted);
+        }
+    }
+
+    #[test]
+    fn half_a_header_is_an_empty_name_or_value() {
+        let message = TaskMessage::decode(&unhex("7a030a016b7a03120176")).expect("a message");
+        let wanted = [("k".into(), String::new()), (String::new(), "v".into())];
+        assert_eq!(message.headers, wanted.into());
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            if let Ok(message) = TaskMessage::decode(&bytes) {
+                prop_assert_eq!(TaskMessage::decode(&message.encode()), Ok(message));
+            }
+        }
+
+        #[test]
+        fn a_damaged_message_never_panics(at in 0_usize..200, byte in any::<u8>()) {
+            let mut bytes = full().encode();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            let _ = TaskMessage::decode(&bytes);
+            let _ = TaskMessage::decode(&bytes[..at]);
+        }
+    }
+}
