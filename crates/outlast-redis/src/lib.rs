@@ -1,9 +1,28 @@
 //! The Redis and Valkey broker: every verb as Lua over asynq's wire format. Internal to the `outlast`
 //! crate, versioned with it.
 //!
-//! `docs/redis-keys.md` lists what is stored beyond asynq's own keys.
+//! `docs/redis-keys.md` lists what is stored beyond asynq's own keys; the scripts are in `src/lua`, each
+//! with its contract at the top.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the broker that uses it is being written"))]
+mod address;
+mod answer;
+mod beat;
+mod broker;
+mod claim;
+mod conn;
+mod enqueue;
+mod error;
+mod extend;
+mod health;
+mod inspect;
+mod keys;
+mod plain;
 mod proto;
-#[cfg_attr(not(test), expect(dead_code, reason = "the broker that uses it is being written"))]
 mod record;
+mod scripts;
+mod session;
+mod settle;
+mod sweep;
+mod wait;
+
+pub use broker::{Options, RedisBroker};
