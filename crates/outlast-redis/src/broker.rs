@@ -1,19 +1,22 @@
 //! The broker: its connections, what it remembers between calls, and the verbs, each in a file of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use outlast_core::{
     Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
-    NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp, Want, Woke,
+    NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, TaskId, Timestamp, Want,
+    Woke,
 };
 
 use crate::address::Address;
-use crate::conn::{Call, Class, Link, Server};
+use crate::conn::{Call, Class, Link, PushHandler, Server};
+use crate::held::HeldLeases;
+use crate::hub::Hub;
 use crate::keys::Root;
-use crate::plain::PlainLeases;
 use crate::session::Renewals;
+use crate::wait::Crowd;
 
 /// What can be set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +56,10 @@ pub(crate) struct Inner {
     pub(crate) consume: Link,
     pub(crate) admin: Link,
     pub(crate) renewals: Renewals,
-    pub(crate) plain: PlainLeases,
+    pub(crate) held: HeldLeases,
+    pub(crate) watch: Link,
+    pub(crate) hub: Hub,
+    pub(crate) crowd: Crowd,
 }
 
 impl RedisBroker {
@@ -67,17 +73,20 @@ impl RedisBroker {
         let root = address.root.clone();
         let server = Arc::new(Server::new(address)?);
         let link = |class| Link::new(server.clone(), class);
-        let inner = Inner {
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
             produce: link(Class::Produce),
             consume: link(Class::Consume),
             admin: link(Class::Admin),
+            watch: Link::watching(server.clone(), root.cancel_channel(), told(inner.clone())),
             renewals: Renewals::default(),
-            plain: PlainLeases::default(),
+            held: HeldLeases::default(),
+            hub: Hub::new(),
+            crowd: Crowd::default(),
             server: server.clone(),
             root,
             options,
-        };
-        Ok(Self { inner: Arc::new(inner) })
+        });
+        Ok(Self { inner })
     }
 
     /// A broker whose server has answered.
@@ -109,9 +118,22 @@ impl std::fmt::Debug for RedisBroker {
     }
 }
 
+/// What is done with messages that nobody asked for.
+fn told(inner: Weak<Inner>) -> PushHandler {
+    Arc::new(move |push| {
+        let Some(inner) = inner.upgrade() else { return };
+        let Some(id) = inner.hub.take(&inner.root, &push) else { return };
+        let id = TaskId::stored(&id);
+        if !inner.held.find(&id).is_empty() {
+            // At most one for each task that runs here.
+            tokio::spawn(async move { inner.cancel_asked(id).await });
+        }
+    })
+}
+
 impl Inner {
     fn close(&self) {
-        for link in [&self.produce, &self.consume, &self.admin] {
+        for link in [&self.produce, &self.consume, &self.admin, &self.watch] {
             link.close();
         }
     }

@@ -106,9 +106,8 @@ impl Inner {
         };
         match record::record_of(queue, &id, &stored, now) {
             Ok(task) => {
-                if task.retention.is_zero() && !read.has_lock() {
-                    self.plain.add(queue, &id);
-                }
+                let is_plain = task.retention.is_zero() && !read.has_lock();
+                self.held.add(queue, &id, want.token, is_plain);
                 let until = record::moment_of_score(score);
                 let lease = Lease { id, token: want.token, until };
                 Ok(Claim::Task(Box::new(ClaimedTask { task, lease })))

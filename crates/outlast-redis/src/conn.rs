@@ -82,8 +82,13 @@ impl Server {
         classify(error, self.shown(), phase)
     }
 
-    async fn connect(&self, class: Class, on_push: PushHandler) -> Result<Live, BrokerError> {
-        let making = self.make(class, on_push);
+    async fn connect(
+        &self,
+        class: Class,
+        on_push: PushHandler,
+        channel: Option<&str>,
+    ) -> Result<Live, BrokerError> {
+        let making = self.make(class, on_push, channel);
         let made = tokio::time::timeout(CONNECT_PATIENCE, making).await;
         made.map_err(|late| {
             let what = format!("{} did not answer within {CONNECT_PATIENCE:?}", self.shown());
@@ -91,7 +96,12 @@ impl Server {
         })?
     }
 
-    async fn make(&self, class: Class, on_push: PushHandler) -> Result<Live, BrokerError> {
+    async fn make(
+        &self,
+        class: Class,
+        on_push: PushHandler,
+        channel: Option<&str>,
+    ) -> Result<Live, BrokerError> {
         let is_broken = Arc::new(AtomicBool::new(false));
         let broken = is_broken.clone();
         let config = AsyncConnectionConfig::new()
@@ -115,7 +125,36 @@ impl Server {
             load.cmd("SCRIPT").arg("LOAD").arg(&script.text).ignore();
         }
         let () = load.query_async(&mut connection).await.map_err(|e| self.failed(e, connecting))?;
-        Ok(Live { connection, about, is_broken })
+        let is_told = match channel {
+            Some(channel) => self.watch(&mut connection, channel).await?,
+            None => false,
+        };
+        Ok(Live { connection, about, is_broken, is_told })
+    }
+
+    /// Asks to be told. Where that is forbidden or unknown, waiters poll, and the log says so.
+    async fn watch(
+        &self,
+        connection: &mut MultiplexedConnection,
+        channel: &str,
+    ) -> Result<bool, BrokerError> {
+        let mut tracking = redis::cmd("CLIENT");
+        tracking.arg("TRACKING").arg("ON");
+        let tracked: Result<(), RedisError> = tracking.query_async(connection).await;
+        let subscribed = connection.subscribe(channel).await;
+        for (asked, what) in [
+            (&tracked, "CLIENT TRACKING is refused: waiting for work polls"),
+            (&subscribed, "SUBSCRIBE is refused: cancels of asynq's clients are not heard"),
+        ] {
+            match asked {
+                Ok(()) => {}
+                Err(error) if error.is_io_error() => {
+                    return Err(self.failed(error.clone(), Phase::Connecting));
+                }
+                Err(error) => tracing::warn!(server = self.shown(), %error, "{what}"),
+            }
+        }
+        Ok(tracked.is_ok())
     }
 
     async fn about(&self, connection: &mut MultiplexedConnection) -> Result<About, BrokerError> {
@@ -172,6 +211,8 @@ struct Live {
     connection: MultiplexedConnection,
     about: About,
     is_broken: Arc<AtomicBool>,
+    /// The server tells which of the keys that were read have changed.
+    is_told: bool,
 }
 
 /// One supervised connection; see the module's page.
@@ -179,6 +220,7 @@ pub(crate) struct Link {
     server: Arc<Server>,
     class: Class,
     on_push: PushHandler,
+    channel: Option<String>,
     live: Mutex<Option<Live>>,
     /// Held while a connection is made; counts the attempts that failed, and keeps the last error.
     making: tokio::sync::Mutex<(u64, Option<BrokerError>)>,
@@ -186,15 +228,17 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(server: Arc<Server>, class: Class) -> Self {
-        Self::with_pushes(server, class, Arc::new(|_| {}))
+    /// A connection on which the server tells which keys have changed, and what comes on `channel`.
+    pub(crate) fn watching(server: Arc<Server>, channel: String, on_push: PushHandler) -> Self {
+        Self { channel: Some(channel), on_push, ..Self::new(server, Class::Watch) }
     }
 
-    pub(crate) fn with_pushes(server: Arc<Server>, class: Class, on_push: PushHandler) -> Self {
+    pub(crate) fn new(server: Arc<Server>, class: Class) -> Self {
         Self {
             server,
             class,
-            on_push,
+            on_push: Arc::new(|_| {}),
+            channel: None,
             live: Mutex::new(None),
             making: tokio::sync::Mutex::new((0, None)),
             failures: std::sync::atomic::AtomicU64::new(0),
@@ -235,6 +279,11 @@ impl Link {
         }
     }
 
+    /// True if the server tells what changes; makes a connection if there is none.
+    pub(crate) async fn is_told(&self) -> Result<bool, BrokerError> {
+        Ok(self.live().await?.is_told)
+    }
+
     /// Drops the connection, if there is one.
     pub(crate) fn close(&self) {
         *self.held() = None;
@@ -263,7 +312,8 @@ impl Link {
         {
             return Err(error.clone());
         }
-        match self.server.connect(self.class, self.on_push.clone()).await {
+        let channel = self.channel.as_deref();
+        match self.server.connect(self.class, self.on_push.clone(), channel).await {
             Ok(live) => {
                 *self.held() = Some(live.clone());
                 Ok(live)

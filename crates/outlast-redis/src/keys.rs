@@ -24,6 +24,11 @@ impl Root {
         format!("{}:queues", self.0)
     }
 
+    /// Where asynq's clients ask for a task to be cancelled.
+    pub(crate) fn cancel_channel(&self) -> String {
+        format!("{}:cancel", self.0)
+    }
+
     /// A key of our own that belongs to no queue.
     pub(crate) fn own(&self, name: &str) -> String {
         format!("{}:outlast:{name}", self.0)

@@ -82,6 +82,7 @@ scripts! {
     SETTLE = Optional ["session", "put", "message", "active", "count", "lock", "settle"];
     EXTEND = Optional ["extend"];
     SWEEP = Optional ["due", "message", "active", "lock", "sweep"];
+    WAIT_TELL = Optional ["command", "wait_tell"];
     QUARANTINE = Optional ["active", "quarantine"];
 }
 

@@ -59,7 +59,7 @@ impl Inner {
                 *slot = exception(verdict);
             }
         }
-        self.plain.remove(queue, settlements.iter().map(|settlement| &settlement.lease.id));
+        self.held.remove(queue, settlements.iter().map(|settlement| &settlement.lease.id));
         Ok(Settled { verdicts, lost: answer.lost })
     }
 
@@ -72,7 +72,7 @@ impl Inner {
                 && settlement.lease.token == first.lease.token
         };
         settlements.iter().all(is_done)
-            && self.plain.has_all(queue, settlements.iter().map(|settlement| &settlement.lease.id))
+            && self.held.are_plain(queue, settlements.iter().map(|settlement| &settlement.lease.id))
     }
 
     fn done_call(
