@@ -13,6 +13,11 @@ use crate::{Client, Clock, Inspector};
 /// |---|---|
 /// | `sqlite://tasks.db`, `sqlite:///var/lib/app/tasks.db` | one file, shared by any number of processes |
 /// | `sqlite::memory:` | the memory of this process, for tests |
+/// | `redis://user:password@host:6379/0` | a Redis or Valkey server, shared with asynq's services |
+/// | `rediss://host:6380/0?ca=ca.pem` | the same, encrypted; `cert` and `key` for a certificate of one's own |
+/// | `redis+unix:///run/redis.sock?db=0` | the same, by its socket |
+///
+/// A Redis URL takes `?namespace=NAME` for keys of its own instead of asynq's.
 #[derive(Clone)]
 pub struct Connection {
     pub(crate) broker: Arc<dyn Broker>,
@@ -26,6 +31,8 @@ pub struct Connection {
 enum Closer {
     #[cfg(feature = "sqlite")]
     Sqlite(outlast_sqlite::SqliteBroker),
+    #[cfg(feature = "redis")]
+    Redis(outlast_redis::RedisBroker),
     Nothing,
 }
 
@@ -52,6 +59,13 @@ impl Connection {
             #[cfg(not(feature = "sqlite"))]
             Scheme::Sqlite(_) => Err(Error::invalid(format!(
                 "broker {} needs the feature `sqlite`, which this build lacks",
+                mask(url)
+            ))),
+            #[cfg(feature = "redis")]
+            Scheme::Redis => open_redis(url).await,
+            #[cfg(not(feature = "redis"))]
+            Scheme::Redis => Err(Error::invalid(format!(
+                "broker {} needs the feature `redis`, which this build lacks",
                 mask(url)
             ))),
         }
@@ -111,6 +125,8 @@ impl Connection {
         match self.closer {
             #[cfg(feature = "sqlite")]
             Closer::Sqlite(broker) => broker.close().await,
+            #[cfg(feature = "redis")]
+            Closer::Redis(broker) => broker.close(),
             Closer::Nothing => {}
         }
     }
@@ -124,7 +140,10 @@ impl std::fmt::Debug for Connection {
 
 enum Scheme<'a> {
     Sqlite(&'a str),
+    Redis,
 }
+
+const REDIS_SCHEMES: [&str; 3] = ["redis://", "rediss://", "redis+unix://"];
 
 fn scheme(url: &str) -> Result<Scheme<'_>> {
     if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
@@ -143,8 +162,11 @@ fn scheme(url: &str) -> Result<Scheme<'_>> {
         }
         return Ok(Scheme::Sqlite(path));
     }
+    if REDIS_SCHEMES.iter().any(|scheme| url.starts_with(scheme)) {
+        return Ok(Scheme::Redis);
+    }
     Err(Error::invalid(format!(
-        "broker {:?} is of no known kind: write sqlite://PATH or sqlite::memory:",
+        "broker {:?} is of no known kind: write sqlite://PATH, sqlite::memory: or redis://HOST:PORT",
         mask(url)
     )))
 }
@@ -166,6 +188,15 @@ async fn open_sqlite(url: &str, path: &str) -> Result<Connection> {
     })??;
     Ok(Connection {
         closer: Closer::Sqlite(broker.clone()),
+        ..Connection::custom(&mask(url), broker)
+    })
+}
+
+#[cfg(feature = "redis")]
+async fn open_redis(url: &str) -> Result<Connection> {
+    let broker = outlast_redis::RedisBroker::open(url, outlast_redis::Options::default()).await?;
+    Ok(Connection {
+        closer: Closer::Redis(broker.clone()),
         ..Connection::custom(&mask(url), broker)
     })
 }
