@@ -10,6 +10,7 @@ use outlast_core::{
 };
 
 use crate::address::Address;
+use crate::beat::Presence;
 use crate::conn::{Call, Class, Link, Server};
 use crate::keys::Root;
 use crate::plain::PlainLeases;
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) admin: Link,
     pub(crate) renewals: Renewals,
     pub(crate) plain: PlainLeases,
+    pub(crate) presence: Presence,
 }
 
 impl RedisBroker {
@@ -73,6 +75,7 @@ impl RedisBroker {
             admin: link(Class::Admin),
             renewals: Renewals::default(),
             plain: PlainLeases::default(),
+            presence: Presence::default(),
             server: server.clone(),
             root,
             options,
