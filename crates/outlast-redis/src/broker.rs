@@ -11,6 +11,7 @@ use outlast_core::{
 };
 
 use crate::address::Address;
+use crate::beat::Presence;
 use crate::conn::{Call, Class, Link, PushHandler, Server};
 use crate::held::HeldLeases;
 use crate::hub::Hub;
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) watch: Link,
     pub(crate) hub: Hub,
     pub(crate) crowd: Crowd,
+    pub(crate) presence: Presence,
 }
 
 impl RedisBroker {
@@ -77,11 +79,12 @@ impl RedisBroker {
             produce: link(Class::Produce),
             consume: link(Class::Consume),
             admin: link(Class::Admin),
-            watch: Link::watching(server.clone(), root.cancel_channel(), told(inner.clone())),
+            watch: Link::watching(server.clone(), root.global("cancel"), told(inner.clone())),
             renewals: Renewals::default(),
             held: HeldLeases::default(),
             hub: Hub::new(),
             crowd: Crowd::default(),
+            presence: Presence::default(),
             server: server.clone(),
             root,
             options,

@@ -24,9 +24,14 @@ impl Root {
         format!("{}:queues", self.0)
     }
 
-    /// Where asynq's clients ask for a task to be cancelled.
-    pub(crate) fn cancel_channel(&self) -> String {
-        format!("{}:cancel", self.0)
+    /// One of asynq's keys that belong to no queue: `servers`, `workers`, `schedulers`, `cancel`.
+    pub(crate) fn global(&self, name: &str) -> String {
+        format!("{}:{name}", self.0)
+    }
+
+    /// A key of one process. All keys with one tag are in one slot.
+    pub(crate) fn tagged(&self, name: &str, tag: &str) -> String {
+        format!("{}:{name}:{{{tag}}}", self.0)
     }
 
     /// A key of our own that belongs to no queue.

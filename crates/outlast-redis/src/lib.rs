@@ -19,11 +19,13 @@ mod held;
 mod hub;
 mod inspect;
 mod keys;
+mod people;
 mod proto;
 mod record;
 mod scripts;
 mod session;
 mod settle;
+mod shown;
 mod sweep;
 mod wait;
 

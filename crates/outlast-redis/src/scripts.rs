@@ -84,6 +84,13 @@ scripts! {
     SWEEP = Optional ["due", "message", "active", "lock", "sweep"];
     WAIT_TELL = Optional ["command", "wait_tell"];
     QUARANTINE = Optional ["active", "quarantine"];
+    PEOPLE_TOKEN = Optional ["people_token"];
+    PEOPLE_BEAT = Optional ["people_beat"];
+    PEOPLE_TELL = Optional ["command", "people_tell"];
+    PEOPLE_TICKS = Optional ["people_state", "people_ticks"];
+    PEOPLE_SCHEDULES = Optional ["people_state", "people_schedules"];
+    PEOPLE_CONTROL = Optional ["people_state", "people_control"];
+    PEOPLE_FORGET = Optional ["people_forget"];
 }
 
 static PLAIN: LazyLock<Vec<Loaded>> = LazyLock::new(|| load_all(Dialect::Plain));
