@@ -91,6 +91,14 @@ scripts! {
     PEOPLE_SCHEDULES = Optional ["people_state", "people_schedules"];
     PEOPLE_CONTROL = Optional ["people_state", "people_control"];
     PEOPLE_FORGET = Optional ["people_forget"];
+    INSPECT_STATS = Optional ["inspect_stats"];
+    INSPECT_BYTES = Optional ["inspect_bytes"];
+    INSPECT_LINE = Optional ["inspect_line"];
+    INSPECT_MEMBERS = Optional ["inspect_members"];
+    INSPECT_TASKS = Optional ["inspect_place", "inspect_tasks"];
+    ACT = Optional ["inspect_place", "message", "lock", "command", "act_cut", "act"];
+    CONTROL_EMPTY = Optional ["message", "lock", "control_empty"];
+    CONTROL_REMOVE = Optional ["control_remove"];
 }
 
 static PLAIN: LazyLock<Vec<Loaded>> = LazyLock::new(|| load_all(Dialect::Plain));

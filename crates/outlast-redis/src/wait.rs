@@ -83,7 +83,7 @@ impl Inner {
         }
         let mut pipe = redis::pipe();
         for (subject, _) in &unknown {
-            self.ask(&mut pipe, subject);
+            self.add_look(&mut pipe, subject);
         }
         let mut answers = self.watch.run_all(&pipe).await?.into_iter();
         for (subject, mark) in unknown {
@@ -96,7 +96,7 @@ impl Inner {
         Ok(looked)
     }
 
-    fn ask(&self, pipe: &mut redis::Pipeline, subject: &Subject) {
+    fn add_look(&self, pipe: &mut redis::Pipeline, subject: &Subject) {
         match subject {
             Subject::Queue(queue) => {
                 let keys = self.root.queue(queue);

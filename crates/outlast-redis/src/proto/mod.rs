@@ -10,5 +10,6 @@ mod oracle;
 pub(crate) mod task;
 pub(crate) mod wire;
 
+pub(crate) use fleet::{SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo};
 pub(crate) use task::TaskMessage;
 pub(crate) use wire::DecodeError;

@@ -1,0 +1,126 @@
+//! The common suite, and random comparison with the model, on a real server: each case in a namespace of
+//! its own.
+
+mod kit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use outlast_core::{Broker, Inspect, Kind, QueueName, TaskId};
+use outlast_redis::{Options, RedisBroker};
+use outlast_testkit::conformance::{Differences, Fixture, Handle, Provoked, Skip, TtlClock};
+use outlast_testkit::random;
+
+use kit::{LosingProxy, Server, free_port};
+
+const ARCHIVE_MAX: usize = 20;
+
+struct RedisFixture {
+    namespace: String,
+    broker: RedisBroker,
+}
+
+impl RedisFixture {
+    fn new() -> Self {
+        let namespace = format!("t{}", uuid::Uuid::new_v4().simple());
+        let broker = open(&Server::shared().url(), &namespace);
+        Self { namespace, broker }
+    }
+
+    fn key(&self, queue: &QueueName, name: &str) -> String {
+        format!("{}:{{{queue}}}:{name}", self.namespace)
+    }
+
+    /// A broker in the same namespace at another address.
+    fn at(&self, url: &str) -> Handle {
+        handle(open(url, &self.namespace))
+    }
+}
+
+fn open(url: &str, namespace: &str) -> RedisBroker {
+    let url = format!("{url}/0?namespace={namespace}");
+    RedisBroker::new(&url, Options::default().archive_max(ARCHIVE_MAX)).expect("a broker")
+}
+
+fn handle(broker: RedisBroker) -> Handle {
+    Handle { broker: Arc::new(broker.clone()), inspect: Arc::new(broker) }
+}
+
+fn provoked(handle: Handle, heal: impl FnOnce() + Send + 'static) -> Provoked {
+    Provoked { handle, heal: Some(Box::new(heal)), guard: Box::new(()) }
+}
+
+#[async_trait]
+impl Fixture for RedisFixture {
+    fn broker(&self) -> Arc<dyn Broker> {
+        Arc::new(self.broker.clone())
+    }
+
+    fn inspect(&self) -> Arc<dyn Inspect> {
+        Arc::new(self.broker.clone())
+    }
+
+    fn differences(&self) -> Differences {
+        Differences {
+            time_resolution: Duration::from_secs(1),
+            archive_max: ARCHIVE_MAX,
+            ttl_clock: TtlClock::Server,
+        }
+    }
+
+    async fn second_handle(&self) -> Result<Handle, Skip> {
+        Ok(self.at(&Server::shared().url()))
+    }
+
+    async fn provoke(&self, kind: Kind) -> Result<Provoked, Skip> {
+        let server = Server::shared();
+        match kind {
+            Kind::Unavailable => {
+                let handle = self.at(&format!("redis://127.0.0.1:{}", free_port()));
+                Ok(Provoked { handle, heal: None, guard: Box::new(()) })
+            }
+            Kind::Busy => {
+                let settings = [("maxmemory", "1mb"), ("maxmemory-policy", "noeviction")];
+                let full = Arc::new(Server::start(&settings));
+                let handle = self.at(&full.url());
+                let heal = full.clone();
+                let heal = move || heal.command(&["CONFIG", "SET", "maxmemory", "0"]);
+                Ok(Provoked { guard: Box::new(full), ..provoked(handle, heal) })
+            }
+            Kind::Misconfigured => {
+                let user = self.namespace.clone();
+                let all = ["on", "nopass", "~*", "&*", "+@all"];
+                server.command(&[&["ACL", "SETUSER", &user], &all[..], &["-evalsha"]].concat());
+                let url = server.url().replacen("://", &format!("://{user}:x@"), 1);
+                let heal = move || server.command(&["ACL", "SETUSER", &user, "+evalsha"]);
+                Ok(provoked(self.at(&url), heal))
+            }
+            Kind::Corrupt => {
+                let key = self.key(&QueueName::default_queue(), "pending");
+                server.command(&["SET", &key, "of another program"]);
+                let heal = move || server.command(&["DEL", &key]);
+                Ok(provoked(self.at(&server.url()), heal))
+            }
+            Kind::Ambiguous => {
+                let proxy = LosingProxy::start(server.port());
+                let handle = self.at(&format!("redis://127.0.0.1:{}", proxy.port));
+                Ok(provoked(handle, || {}))
+            }
+            kind => Err(Skip(format!("{kind} is no trouble of a server's"))),
+        }
+    }
+
+    async fn corrupt(&self, queue: &QueueName, id: &TaskId) -> Result<(), Skip> {
+        let key = self.key(queue, &format!("t:{id}"));
+        Server::shared().command(&["HSET", &key, "msg", "\u{1}garbage"]);
+        Ok(())
+    }
+}
+
+outlast_testkit::conformance!(RedisFixture::new());
+
+#[test]
+fn random_sequences_of_verbs_end_as_in_the_model() {
+    random::check(40, || async { RedisFixture::new() });
+}

@@ -1,0 +1,125 @@
+//! A private server for tests, and a proxy that loses a reply. To be replaced by the testkit's.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// The shell ends the server when its standard input closes: however the test ends, the kernel closes it.
+const WATCH: &str = r#""$@" & pid=$!; cat >/dev/null; kill -9 $pid; wait"#;
+
+/// A server of its own port and nothing on disk.
+pub struct Server {
+    port: u16,
+    shell: Child,
+    lifeline: Option<ChildStdin>,
+}
+
+impl Server {
+    /// Starts one with further settings.
+    pub fn start(settings: &[(&str, &str)]) -> Self {
+        let port = free_port();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", WATCH, "sh", "redis-server", "--port", &port.to_string()]);
+        shell.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        for (name, value) in settings {
+            shell.args([format!("--{name}"), (*value).to_owned()]);
+        }
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut shell = shell.spawn().expect("a shell");
+        let lifeline = shell.stdin.take();
+        let log = BufReader::new(shell.stdout.take().expect("its output"));
+        let mut lines = log.lines().map_while(Result::ok);
+        let is_ready = lines.any(|line| line.contains("Ready to accept connections"));
+        assert!(is_ready, "the server has started");
+        // Whoever does not read it stops a server that writes.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { port, shell, lifeline }
+    }
+
+    /// One for all tests of this process that keep to namespaces of their own.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Server> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(&[]))
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Sends a command that must succeed.
+    pub fn command(&self, words: &[&str]) {
+        let client = redis::Client::open(self.url()).expect("a URL");
+        let mut connection = client.get_connection().expect("the server answers");
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let _: redis::Value = command.query(&mut connection).expect("the command succeeds");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.lifeline.take());
+        self.shell.wait().expect("the shell ends");
+    }
+}
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A proxy that passes the first EVALSHA on, and cuts the connection instead of its reply.
+pub struct LosingProxy {
+    pub port: u16,
+}
+
+impl LosingProxy {
+    pub fn start(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("its address").port();
+        let is_armed = Arc::new(AtomicBool::new(true));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let server = TcpStream::connect(("127.0.0.1", to)).expect("the server is there");
+                pass(client, server, &is_armed);
+            }
+        });
+        Self { port }
+    }
+}
+
+fn pass(client: TcpStream, server: TcpStream, is_armed: &Arc<AtomicBool>) {
+    let is_losing = Arc::new(AtomicBool::new(false));
+    let (mut from, mut to) =
+        (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
+    let (armed, losing) = (is_armed.clone(), is_losing.clone());
+    std::thread::spawn(move || {
+        let mut bytes = [0; 65_536];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let is_script = bytes[..count].windows(7).any(|word| word == b"EVALSHA");
+            if is_script && armed.swap(false, Ordering::SeqCst) {
+                losing.store(true, Ordering::SeqCst);
+            }
+            if to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        to.shutdown(Shutdown::Both).ok();
+    });
+    let (mut from, mut to) = (server, client);
+    std::thread::spawn(move || {
+        let mut bytes = [0; 65_536];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            if is_losing.load(Ordering::SeqCst) || to.write_all(&bytes[..count]).is_err() {
+                break;
+            }
+        }
+        to.shutdown(Shutdown::Both).ok();
+    });
+}
