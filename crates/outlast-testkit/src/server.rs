@@ -18,7 +18,7 @@ mod process;
 mod start;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, OnceLock};
@@ -93,7 +93,10 @@ impl RedisServer {
         };
         match error.borrow() {
             missing @ StartError::Missing { .. } => {
-                eprintln!("skipped: {missing}");
+                // Not through eprintln!, whose words are kept from the terminal when a test passes. A line that
+                // cannot be written changes nothing about the test.
+                let test = thread::current().name().unwrap_or("a test").to_owned();
+                let _ = writeln!(io::stderr(), "skipped: {test}: {missing}");
                 None
             }
             failed => panic!("{failed}{}", cause(failed)),
