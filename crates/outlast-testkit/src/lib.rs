@@ -5,13 +5,15 @@
 //!    brokers over random sequences of verbs.
 //! 3. [`laws`]: what must hold of any recorded history, whatever happened.
 //!
-//! [`fault`] makes a broker fail on purpose; [`server`] starts real servers for tests. The next broker runs all of it with about twenty lines; see
+//! [`fault`] makes a broker fail on purpose; [`server`] starts real servers, and [`proxy`]
+//! spoils the connections to them. The next broker runs all of it with about twenty lines; see
 //! this crate's own `tests/conformance.rs`.
 
 pub mod conformance;
 pub mod fault;
 pub mod laws;
 pub mod model;
+pub mod proxy;
 pub mod random;
 pub mod resp;
 pub mod server;

@@ -196,21 +196,21 @@ fn invalid(what: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    fn check(bytes: &[u8], expected: Option<Reply>) {
+    fn check(bytes: &[u8], expected: impl Into<Option<Reply>>) {
         let read = read_reply(&mut io::Cursor::new(bytes), 0);
-        assert_eq!(read.ok(), expected, "{}", String::from_utf8_lossy(bytes));
+        assert_eq!(read.ok(), expected.into(), "{}", String::from_utf8_lossy(bytes));
     }
 
     #[test]
     fn replies_are_read_and_what_is_no_reply_is_an_error() {
-        check(b"+OK\r\n", Some(Reply::Status("OK".to_owned())));
-        check(b"-ERR no\r\n", Some(Reply::Error("ERR no".to_owned())));
-        check(b":-7\r\n", Some(Reply::Int(-7)));
-        check(b"$2\r\n\r\n\r\n", Some(Reply::Bulk(b"\r\n".to_vec())));
-        check(b"$-1\r\n", Some(Reply::Nil));
-        check(b"*-1\r\n", Some(Reply::Nil));
+        check(b"+OK\r\n", Reply::Status("OK".to_owned()));
+        check(b"-ERR no\r\n", Reply::Error("ERR no".to_owned()));
+        check(b":-7\r\n", Reply::Int(-7));
+        check(b"$2\r\n\r\n\r\n", Reply::Bulk(b"\r\n".to_vec()));
+        check(b"$-1\r\n", Reply::Nil);
+        check(b"*-1\r\n", Reply::Nil);
         let nested = Reply::Array(vec![Reply::Int(1), Reply::Array(vec![])]);
-        check(b"*2\r\n:1\r\n*0\r\n", Some(nested));
+        check(b"*2\r\n:1\r\n*0\r\n", nested);
         for bad in ["", "\r\n", "+OK", ":x\r\n", "$9\r\nab\r\n", "$1\r\nabc", "?1\r\n", "*1\r\n"] {
             check(bad.as_bytes(), None);
         }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use outlast_testkit::resp::{CommandError, Reply};
-use outlast_testkit::server::{Builder, RedisServer, StartError};
+use outlast_testkit::server::{Builder, REQUIRE_ENV, RedisServer, StartError};
 
 /// Set for the copy of this test binary that is to be killed; it prints its server's pid and folder.
 const VICTIM_ENV: &str = "OUTLAST_TEST_VICTIM";
@@ -30,12 +30,8 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn is_there(pid: u32) -> bool {
-    Command::new("kill")
-        .args(["-0", &pid.to_string()])
-        .stderr(Stdio::null())
-        .status()
-        .unwrap()
-        .success()
+    let pid = rustix::process::Pid::from_raw(pid.cast_signed()).expect("a server has a pid");
+    rustix::process::test_kill_process(pid).is_ok()
 }
 
 #[test]
@@ -150,16 +146,12 @@ fn a_replica_follows_its_primary() {
 #[test]
 fn a_start_that_fails_says_why() {
     let missing = RedisServer::builder().binary("/no/such/server").start().unwrap_err();
-    let required = std::env::var("OUTLAST_REQUIRE_SERVERS").as_deref() == Ok("1");
-    match missing {
-        StartError::Missing { ref binary } if !required => {
-            assert_eq!(binary, Path::new("/no/such/server"))
-        }
-        StartError::Required { ref binary } if required => {
-            assert_eq!(binary, Path::new("/no/such/server"))
-        }
-        other => panic!("{other:?}"),
-    }
+    let (StartError::Missing { binary } | StartError::Required { binary }) = &missing else {
+        panic!("{missing:?}");
+    };
+    assert_eq!(binary, Path::new("/no/such/server"));
+    let required = std::env::var(REQUIRE_ENV).as_deref() == Ok("1");
+    assert_eq!(matches!(missing, StartError::Required { .. }), required, "{missing}");
     let Some(_) = started(&RedisServer::builder()) else { return };
     let broken = RedisServer::builder().set("maxmemory", "plenty").start().unwrap_err();
     assert!(matches!(&broken, StartError::Failed { .. }), "{broken:?}");
@@ -199,8 +191,8 @@ fn a_shared_server_ends_and_its_folder_goes_when_the_test_process_is_killed() {
 
 /// Waits to be killed, or for the end of the one who should have done it.
 fn be_the_victim() {
-    let server = RedisServer::shared().unwrap();
-    assert!(std::ptr::eq(server, RedisServer::shared().unwrap()));
-    println!("server: {} {}", server.pid().unwrap(), server.dir().display());
+    let server = RedisServer::shared().expect("it started for the parent");
+    assert!(RedisServer::shared().is_ok_and(|again| std::ptr::eq(server, again)));
+    println!("server: {} {}", server.pid().expect("it runs"), server.dir().display());
     let _ = std::io::Read::read(&mut std::io::stdin(), &mut [0]);
 }
