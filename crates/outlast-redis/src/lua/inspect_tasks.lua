@@ -12,7 +12,8 @@ for nth = 3, #ARGV do
   if state or found[1] then
     bytes = bytes + #(found[1] or '') + #(found[3] or '')
     local set = state == 'active' and KEYS[1] or sorted[state or '']
-    rows[#rows + 1] = {state, set and redis.call('ZSCORE', set, id), unpack(found, 1, 6)}
+    -- A nil would end the row.
+    rows[#rows + 1] = {state or false, set and redis.call('ZSCORE', set, id) or false, unpack(found, 1, 6)}
   else
     rows[#rows + 1] = false
   end

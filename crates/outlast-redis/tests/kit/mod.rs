@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 const WATCH: &str = r#""$@" & pid=$!; cat >/dev/null; kill -9 $pid; wait"#;
 
 /// A server of its own port and nothing on disk.
-pub struct Server {
+pub(crate) struct Server {
     port: u16,
     shell: Child,
     lifeline: Option<ChildStdin>,
@@ -18,7 +18,7 @@ pub struct Server {
 
 impl Server {
     /// Starts one with further settings.
-    pub fn start(settings: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let port = free_port();
         let mut shell = Command::new("sh");
         shell.args(["-c", WATCH, "sh", "redis-server", "--port", &port.to_string()]);
@@ -39,21 +39,21 @@ impl Server {
     }
 
     /// One for all tests of this process that keep to namespaces of their own.
-    pub fn shared() -> &'static Self {
+    pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Server> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(&[]))
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Sends a command that must succeed.
-    pub fn command(&self, words: &[&str]) {
+    pub(crate) fn command(&self, words: &[&str]) {
         let client = redis::Client::open(self.url()).expect("a URL");
         let mut connection = client.get_connection().expect("the server answers");
         let mut command = redis::cmd(words[0]);
@@ -69,18 +69,18 @@ impl Drop for Server {
     }
 }
 
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
 }
 
 /// A proxy that passes the first EVALSHA on, and cuts the connection instead of its reply.
-pub struct LosingProxy {
-    pub port: u16,
+pub(crate) struct LosingProxy {
+    pub(crate) port: u16,
 }
 
 impl LosingProxy {
-    pub fn start(to: u16) -> Self {
+    pub(crate) fn start(to: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("its address").port();
         let is_armed = Arc::new(AtomicBool::new(true));

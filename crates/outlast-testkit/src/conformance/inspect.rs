@@ -54,8 +54,10 @@ pub async fn queues_are_listed_by_name(c: &Case) {
     let queues = c.inspect.queues(t(0)).await.expect("answered");
     let names: Vec<_> = queues.iter().map(|stats| stats.queue.as_str()).collect();
     assert_eq!(names, ["B", "a", "b", "c"]);
-    let one = c.inspect.queue(&queue("a"), t(0)).await.expect("answered");
-    assert_eq!(one.as_ref(), Some(&queues[1]), "the same numbers alone and in the list");
+    let mut one = c.inspect.queue(&queue("a"), t(0)).await.expect("answered").expect("known");
+    // A broker that has to sample the memory may do so for one queue only.
+    one.bytes = queues[1].bytes.and(one.bytes);
+    assert_eq!(one, queues[1], "the same numbers alone and in the list");
 }
 
 pub async fn tasks_are_counted_by_state(c: &Case) {
