@@ -61,7 +61,7 @@ impl Inner {
 }
 
 /// INFO is a verbatim text in RESP3.
-fn info_text(value: Value) -> Result<String, BrokerError> {
+pub(crate) fn info_text(value: Value) -> Result<String, BrokerError> {
     match value {
         Value::VerbatimString { text, .. } => Ok(text),
         other => answer::text(other),

@@ -4,6 +4,11 @@
 //! Everything is read in pipelines of plain commands, each of one key, so that a great fleet holds up no
 //! server and a Cluster can answer them apart.
 
+#[cfg(test)]
+mod kit;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

@@ -204,3 +204,86 @@ pub(crate) fn tick_record(schedule: &ScheduleName, event: &SchedulerEnqueueEvent
     let task = Some(TaskId::stored(&event.task_id));
     TickRecord { schedule: schedule.clone(), tick: at, task, enqueued_at: at }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(cron: &str, timezone: &str) -> ScheduleView {
+        let (view, _) = schedule_view(SchedulerEntry { id: "s".into(), ..Default::default() });
+        ScheduleView { cron: cron.into(), timezone: timezone.into(), ..view }
+    }
+
+    #[test]
+    fn a_specification_names_its_zone_once_and_utc_never() {
+        for (cron, zone, spec) in [
+            ("0 3 * * *", "UTC", "0 3 * * *"),
+            ("@every 30s", "UTC", "@every 30s"),
+            ("0 3 * * *", "Europe/Berlin", "CRON_TZ=Europe/Berlin 0 3 * * *"),
+            ("TZ=Asia/Tokyo 0 3 * * *", "Asia/Tokyo", "TZ=Asia/Tokyo 0 3 * * *"),
+            ("CRON_TZ=Asia/Tokyo @daily", "Europe/Berlin", "CRON_TZ=Asia/Tokyo @daily"),
+        ] {
+            let entry = scheduler_entry(&view(cron, zone), None);
+            assert_eq!(entry.spec, spec);
+            assert_eq!(entry.prev_enqueue_time, crate::proto::fleet::Timestamp::NEVER);
+        }
+        let zone_of = |spec: &str| {
+            let entry = SchedulerEntry { spec: spec.into(), ..SchedulerEntry::default() };
+            schedule_view(entry).0.timezone
+        };
+        assert_eq!(zone_of("CRON_TZ=Asia/Tokyo @daily"), "Asia/Tokyo");
+        assert_eq!((zone_of("TZ="), zone_of("@daily")), ("UTC".to_owned(), "UTC".to_owned()));
+    }
+
+    #[test]
+    fn options_are_texts_that_go_reads_and_come_back() {
+        let mut ours = view("@daily", "UTC");
+        ours.queue = QueueName::stored("low");
+        ours.options = ScheduleOptions {
+            max_retry: 3,
+            timeout_s: Some(5400),
+            retention_s: Some(86_400),
+            unique_s: Some(60),
+            group: Some(GroupName::stored("g")),
+            headers: [("k".to_owned(), "v".to_owned())].into(),
+        };
+        let entry = scheduler_entry(&ours, None);
+        let texts = [
+            "Queue(\"low\")",
+            "MaxRetry(3)",
+            "Timeout(1h30m0s)",
+            "Unique(1m0s)",
+            "Retention(24h0m0s)",
+            "Group(\"g\")",
+            "Header([\"k\",\"v\"])",
+        ];
+        assert_eq!(entry.enqueue_options, texts);
+        assert_eq!(schedule_view(entry).0, ours);
+    }
+
+    #[test]
+    fn what_go_says_without_sense_is_shown_all_the_same() {
+        let info =
+            ServerInfo { pid: -1, concurrency: -5, status: "odd".into(), ..Default::default() };
+        let view = worker_view(info, vec![WorkerInfo::default()]);
+        assert_eq!((view.pid, view.slots, view.status), (0, 0, WorkerStatus::Running));
+        assert_eq!(view.running[0].deadline, Timestamp::MAX);
+        let options = ["Timeout(-5s)", "MaxRetry(x)", "Queue(", "", "Retention(1500ms)"];
+        let enqueue_options = options.map(str::to_owned).to_vec();
+        let (view, _) = schedule_view(SchedulerEntry { enqueue_options, ..Default::default() });
+        let expected = ScheduleOptions { retention_s: Some(2), ..ScheduleOptions::default() };
+        assert_eq!(view.options, expected);
+    }
+
+    #[test]
+    fn a_worker_has_asynqs_name_whatever_its_own_is() {
+        let (mut view, uuid) = (worker_view(ServerInfo::default(), Vec::new()), "0b1f-uuid");
+        (view.host, view.pid) = ("h".into(), 7);
+        for (id, tag_of_it) in
+            [("h:7:0b1f-uuid", "h:7:0b1f-uuid"), (uuid, "h:7:0b1f-uuid"), ("h:7:", "h:7:h:7:")]
+        {
+            view.id = id.into();
+            assert_eq!(tag(&view), tag_of_it);
+        }
+    }
+}
