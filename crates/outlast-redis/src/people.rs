@@ -149,7 +149,7 @@ impl Inner {
             }
             let found = self.ask(&asked).await?;
             for ((tag, info, token), tasks) in some.iter().zip(found) {
-                let view = shown::worker_view(info.clone(), read_tasks(tag, tasks)?);
+                let view = shown::worker_view(info.clone(), &read_tasks(tag, tasks)?);
                 present.push(Present { view, token: *token });
             }
         }
@@ -167,7 +167,7 @@ impl Inner {
             match member.strip_prefix(prefix) {
                 Some(tag) => tags.push(tag.to_owned()),
                 None => {
-                    tracing::warn!(index, member, "a member of the index is no key of its kind")
+                    tracing::warn!(index, member, "a member of the index is no key of its kind");
                 }
             }
         }

@@ -72,11 +72,11 @@ pub(crate) fn worker_infos(view: &WorkerView) -> impl Iterator<Item = WorkerInfo
 }
 
 /// A Go worker as we list it: its queues by weight, its tasks by age.
-pub(crate) fn worker_view(info: ServerInfo, tasks: Vec<WorkerInfo>) -> WorkerView {
+pub(crate) fn worker_view(info: ServerInfo, tasks: &[WorkerInfo]) -> WorkerView {
     let weight = |number: i32| u32::try_from(number).unwrap_or(0);
     let mut queues: Vec<_> = info.queues.into_iter().collect();
     queues.sort_by_key(|(_, weight)| -i64::from(*weight));
-    let mut running: Vec<RunningTask> = tasks.into_iter().map(running_task).collect();
+    let mut running: Vec<RunningTask> = tasks.iter().map(running_task).collect();
     running.sort_by(|one, two| (one.started_at, &one.id).cmp(&(two.started_at, &two.id)));
     running.truncate(BEAT_RUNNING_MAX);
     WorkerView {
@@ -100,7 +100,7 @@ pub(crate) fn worker_view(info: ServerInfo, tasks: Vec<WorkerInfo>) -> WorkerVie
     }
 }
 
-fn running_task(info: WorkerInfo) -> RunningTask {
+fn running_task(info: &WorkerInfo) -> RunningTask {
     RunningTask {
         queue: QueueName::stored(&info.queue),
         id: TaskId::stored(&info.task_id),
@@ -265,7 +265,7 @@ mod tests {
     fn what_go_says_without_sense_is_shown_all_the_same() {
         let info =
             ServerInfo { pid: -1, concurrency: -5, status: "odd".into(), ..Default::default() };
-        let view = worker_view(info, vec![WorkerInfo::default()]);
+        let view = worker_view(info, &[WorkerInfo::default()]);
         assert_eq!((view.pid, view.slots, view.status), (0, 0, WorkerStatus::Running));
         assert_eq!(view.running[0].deadline, Timestamp::MAX);
         let options = ["Timeout(-5s)", "MaxRetry(x)", "Queue(", "", "Retention(1500ms)"];
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_worker_has_asynqs_name_whatever_its_own_is() {
-        let (mut view, uuid) = (worker_view(ServerInfo::default(), Vec::new()), "0b1f-uuid");
+        let (mut view, uuid) = (worker_view(ServerInfo::default(), &[]), "0b1f-uuid");
         (view.host, view.pid) = ("h".into(), 7);
         for (id, tag_of_it) in
             [("h:7:0b1f-uuid", "h:7:0b1f-uuid"), (uuid, "h:7:0b1f-uuid"), ("h:7:", "h:7:h:7:")]

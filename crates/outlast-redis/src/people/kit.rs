@@ -21,8 +21,8 @@ pub(super) struct Private {
 impl Private {
     pub(super) async fn start() -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("a free port").port();
-        let folder = tempfile::tempdir().expect("a folder");
+        let port = free.expect("the loopback has a free port").port();
+        let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--save", "", "--bind", "127.0.0.1", "--dir"])
             .arg(folder.path())
@@ -49,17 +49,22 @@ impl Private {
     }
 
     pub(super) async fn text(&self, words: &str) -> String {
-        crate::answer::text(self.run(words).await).expect("a text")
+        crate::answer::text(self.run(words).await).expect("the command answers with a text")
     }
 
     pub(super) async fn bytes(&self, words: &str) -> Vec<u8> {
-        let found = crate::answer::bytes(self.run(words).await).expect("bytes");
+        let found =
+            crate::answer::bytes(self.run(words).await).expect("the command answers with bytes");
         found.unwrap_or_default().to_vec()
     }
 
     pub(super) async fn list(&self, words: &str) -> Vec<String> {
-        let items = crate::answer::list(self.run(words).await).expect("a list").into_iter();
-        items.map(|item| crate::answer::text(item).expect("a text")).collect()
+        let items = crate::answer::list(self.run(words).await)
+            .expect("the command answers with a list")
+            .into_iter();
+        items
+            .map(|item| crate::answer::text(item).expect("the command answers with a text"))
+            .collect()
     }
 }
 
@@ -71,7 +76,7 @@ impl Drop for Private {
 }
 
 pub(super) fn broker_at(url: &str) -> RedisBroker {
-    RedisBroker::new(url, Options::default()).expect("a broker")
+    RedisBroker::new(url, Options::default()).expect("the URL of a test is a URL")
 }
 
 /// Asks again and again until it is so.
