@@ -178,7 +178,9 @@ impl Broker for RedisBroker {
         now: Timestamp,
         tasks: Arc<[NewTask]>,
     ) -> Result<Enqueued, BrokerError> {
-        self.inner.enqueue(queue, stamp, now, tasks).await
+        let answer = self.inner.enqueue(queue, stamp, now, tasks).await;
+        self.inner.hub.used(queue);
+        answer
     }
 
     async fn claim(
@@ -188,7 +190,11 @@ impl Broker for RedisBroker {
         now: Timestamp,
         want: &Want,
     ) -> Result<Claims, BrokerError> {
-        self.inner.claim(queue, stamp, now, want).await
+        let answer = self.inner.claim(queue, stamp, now, want).await;
+        if !answer.as_ref().is_ok_and(|claims| claims.claims.is_empty()) {
+            self.inner.hub.used(queue);
+        }
+        answer
     }
 
     async fn settle(
@@ -198,7 +204,9 @@ impl Broker for RedisBroker {
         now: Timestamp,
         settlements: Arc<[Settlement]>,
     ) -> Result<Settled, BrokerError> {
-        self.inner.settle(queue, stamp, now, settlements).await
+        let answer = self.inner.settle(queue, stamp, now, settlements).await;
+        self.inner.hub.used(queue);
+        answer
     }
 
     async fn extend(
@@ -208,7 +216,9 @@ impl Broker for RedisBroker {
         holds: Arc<[Hold]>,
         by: Duration,
     ) -> Result<Vec<Extended>, BrokerError> {
-        self.inner.extend(queue, now, holds, by).await
+        let answer = self.inner.extend(queue, now, holds, by).await;
+        self.inner.hub.used(queue);
+        answer
     }
 
     async fn sweep(

@@ -4,7 +4,7 @@
 //! A waiter looks at its queues once; while none of the keys it looked at has changed, what it saw is
 //! still true, and waiting again costs no command (design §5).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use outlast_core::{LeaseToken, QueueName, Timestamp};
@@ -21,13 +21,26 @@ const LOOKS_MAX: usize = 10_000;
 pub(crate) enum Subject {
     Queue(QueueName),
     Commands(LeaseToken),
+    /// What a sweep of this queue would find.
+    Sweep(QueueName),
 }
 
 /// What was there when somebody looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    Queue { pending: u64, is_paused: bool, next_due: Option<Timestamp> },
-    Commands { waiting: u64 },
+    Queue {
+        pending: u64,
+        is_paused: bool,
+        next_due: Option<Timestamp>,
+    },
+    Commands {
+        waiting: u64,
+    },
+    /// A sweep finds nothing before `until`.
+    Calm {
+        until: Timestamp,
+        next_due: Option<Timestamp>,
+    },
 }
 
 #[derive(Debug)]
@@ -42,6 +55,8 @@ struct Looks {
     seen: HashMap<Subject, Seen>,
     /// How often each subject has changed: a look that was under way meanwhile is not kept.
     changes: HashMap<Subject, u64>,
+    /// Queues that this process has changed itself since the last sweep.
+    used: HashSet<QueueName>,
     /// Counts as a change of everything.
     resets: u64,
 }
@@ -86,7 +101,7 @@ impl Hub {
     }
 
     /// A subject has changed.
-    fn changed(&self, subject: Subject) {
+    pub(crate) fn changed(&self, subject: Subject) {
         let mut looks = self.looks();
         looks.seen.remove(&subject);
         if looks.changes.len() >= LOOKS_MAX {
@@ -97,6 +112,23 @@ impl Hub {
         *looks.changes.entry(subject).or_default() += 1;
         drop(looks);
         self.bell.send_modify(|count| *count += 1);
+    }
+
+    /// This process is changing a queue itself: it need not be told of it first.
+    pub(crate) fn used(&self, queue: &QueueName) {
+        let mut looks = self.looks();
+        let subject = Subject::Sweep(queue.clone());
+        looks.seen.remove(&subject);
+        *looks.changes.entry(subject).or_default() += 1;
+        if looks.used.len() >= LOOKS_MAX {
+            looks.used.clear();
+        }
+        looks.used.insert(queue.clone());
+    }
+
+    /// True if this process has changed the queue since it was asked last.
+    pub(crate) fn was_used(&self, queue: &QueueName) -> bool {
+        self.looks().used.remove(queue)
     }
 
     /// Nothing that was seen can be relied on: the connection is new, or the data is gone.
@@ -115,7 +147,7 @@ impl Hub {
             PushKind::Invalidate => match push.data.first() {
                 Some(Value::Array(keys)) => {
                     keys.iter()
-                        .filter_map(|key| subject_of(root, key))
+                        .flat_map(|key| subjects_of(root, key))
                         .for_each(|s| self.changed(s));
                 }
                 // FLUSHALL, or a server that has forgotten what it tracks.
@@ -137,14 +169,23 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// What a key that has changed is about.
-fn subject_of(root: &Root, key: &Value) -> Option<Subject> {
-    let key = text(key)?;
+fn subjects_of(root: &Root, key: &Value) -> Vec<Subject> {
+    let Some(key) = text(key) else { return Vec::new() };
     if let Some(token) = key.strip_prefix(&root.own("commands:")) {
-        return token.parse().ok().and_then(LeaseToken::new).map(Subject::Commands);
+        let token = token.parse().ok().and_then(LeaseToken::new);
+        return token.map(Subject::Commands).into_iter().collect();
     }
     // The last part has no brace; a queue's name might.
-    let queue = key.strip_prefix(root.as_str())?.strip_prefix(":{")?.rsplit_once("}:")?.0;
-    Some(Subject::Queue(QueueName::stored(queue)))
+    let parts = key.strip_prefix(root.as_str()).and_then(|rest| rest.strip_prefix(":{"));
+    let Some((queue, name)) = parts.and_then(|rest| rest.rsplit_once("}:")) else {
+        return Vec::new();
+    };
+    let queue = QueueName::stored(queue);
+    match name {
+        "pending" | "paused" => vec![Subject::Queue(queue)],
+        "scheduled" | "retry" => vec![Subject::Queue(queue.clone()), Subject::Sweep(queue)],
+        _ => vec![Subject::Sweep(queue)],
+    }
 }
 
 #[cfg(test)]
@@ -188,6 +229,6 @@ mod tests {
         let root = Root::new("asynq");
         let key = Value::BulkString(b"asynq:outlast:commands:77".to_vec());
         let token = LeaseToken::new(77).expect("a token");
-        assert_eq!(subject_of(&root, &key), Some(Subject::Commands(token)));
+        assert_eq!(subjects_of(&root, &key), [Subject::Commands(token)]);
     }
 }

@@ -8,6 +8,7 @@ mod address;
 mod answer;
 mod beat;
 mod broker;
+mod calm;
 mod claim;
 mod command;
 mod conn;

@@ -27,6 +27,24 @@ impl Inner {
         budget: SweepBudget,
     ) -> Result<Swept, BrokerError> {
         check_count("moves_max", budget.moves_max, SWEEP_MAX)?;
+        if let Some(swept) = self.calm_sweep(queue, now) {
+            return Ok(swept);
+        }
+        let swept = self.really_sweep(queue, now, budget).await?;
+        let found = swept.due + swept.recovered + swept.reclaimed + swept.deleted;
+        // While it is in use here, the next sweep will find other keys anyway.
+        if found == 0 && !self.hub.was_used(queue) {
+            self.look_for_calm(queue, now).await;
+        }
+        Ok(swept)
+    }
+
+    async fn really_sweep(
+        &self,
+        queue: &QueueName,
+        now: Timestamp,
+        budget: SweepBudget,
+    ) -> Result<Swept, BrokerError> {
         let keys = self.root.queue(queue);
         let names = [
             "pending",

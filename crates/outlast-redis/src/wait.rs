@@ -106,6 +106,7 @@ impl Inner {
                     pipe.cmd("ZRANGE").arg(keys.key(waiting)).arg(0).arg(0).arg("WITHSCORES");
                 }
             }
+            Subject::Sweep(_) => {}
             Subject::Commands(token) => {
                 pipe.cmd("LLEN").arg(self.root.own(&format!("commands:{}", token.get())));
             }
@@ -176,7 +177,7 @@ fn seen(subject: &Subject, answers: &mut impl Iterator<Item = Value>) -> Result<
 
 /// The moment of the first member of a sorted set: `[[member, score]]`, or `[member, score]` from a server
 /// that speaks RESP2.
-fn head(value: Value) -> Result<Option<Timestamp>, BrokerError> {
+pub(crate) fn head(value: Value) -> Result<Option<Timestamp>, BrokerError> {
     let mut items = answer::list(value)?;
     if let Some(Value::Array(_)) = items.first() {
         items = answer::list(items.swap_remove(0))?;

@@ -73,7 +73,9 @@ impl Inspect for RedisBroker {
         page: &PageRequest,
         now: Timestamp,
     ) -> Result<Acted, BrokerError> {
-        self.inner.act(queue, action, select, page, now).await
+        let answer = self.inner.act(queue, action, select, page, now).await;
+        self.inner.hub.used(queue);
+        answer
     }
 
     async fn control(
@@ -82,7 +84,9 @@ impl Inspect for RedisBroker {
         control: QueueControl,
         now: Timestamp,
     ) -> Result<Controlled, BrokerError> {
-        self.inner.control(queue, control, now).await
+        let answer = self.inner.control(queue, control, now).await;
+        self.inner.hub.used(queue);
+        answer
     }
 
     async fn workers(&self, now: Timestamp) -> Result<Vec<WorkerView>, BrokerError> {

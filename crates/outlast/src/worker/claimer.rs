@@ -1,6 +1,6 @@
 //! Claims tasks while there is room: one call per queue fills every free slot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,12 @@ use super::shared::Shared;
 use crate::handler::Run;
 use crate::lanes::Lanes;
 
-/// A net under the broker's wake-up, not the way work is found.
+/// How long one call waits.
 const WAIT_MAX: Duration = Duration::from_secs(15);
+
+/// How often every queue is asked although the broker says that there is nothing: a net under its
+/// wake-up, not the way work is found.
+const ASK_ALL_EVERY: Duration = Duration::from_secs(300);
 
 /// How long to leave a broker in peace after an error (law L9: two commands a second at most).
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
@@ -41,12 +45,14 @@ pub(super) struct Claimer {
     /// Claims whose answer was lost, by queue: asked again under the same stamp, they hand out what
     /// they had claimed.
     unanswered: HashMap<usize, (Stamp, Want)>,
+    /// Queues that were empty and for which the broker has not woken us: they are not asked.
+    quiet: HashSet<QueueName>,
 }
 
 impl Claimer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         // One lane: a worker claims from a queue once at a time.
-        Self { shared, lanes: Lanes::new(1), unanswered: HashMap::new() }
+        Self { shared, lanes: Lanes::new(1), unanswered: HashMap::new(), quiet: HashSet::new() }
     }
 
     /// Claims until the phase is over.
@@ -54,17 +60,19 @@ impl Claimer {
         let mut phase = self.shared.phase();
         while *phase.borrow_and_update() == Phase::Running {
             let round = self.round().await;
+            // For one round only: a busy queue must not keep the others from being asked.
+            self.quiet.clear();
             if !round.failed && (round.claimed > 0 || round.more) {
                 continue;
             }
             if round.empty.len() == self.shared.queues.len() {
                 self.shared.idle.notify_one();
             }
-            tokio::select! {
-                _ = phase.changed() => {}
-                () = self.shared.room.notified(), if round.full && !round.failed => {}
-                () = self.pause(&round) => {}
-            }
+            self.quiet = tokio::select! {
+                _ = phase.changed() => HashSet::new(),
+                () = self.shared.room.notified(), if round.full && !round.failed => HashSet::new(),
+                quiet = self.pause(&round) => quiet,
+            };
         }
         self.ask_once_more().await;
     }
@@ -79,6 +87,10 @@ impl Claimer {
         let mut sick: Vec<Home> = Vec::new();
         for index in pick::order(&weights, shared.priority, random) {
             let queue = &shared.queues[index];
+            if self.quiet.contains(&queue.name) {
+                round.empty.push(queue.name.clone());
+                continue;
+            }
             let room = shared.room_for(queue);
             // A claim without its answer has taken its room already.
             if room == 0 && !self.unanswered.contains_key(&index) {
@@ -150,19 +162,39 @@ impl Claimer {
         kind.is_none()
     }
 
-    /// Sleeps until there may be something to claim.
-    async fn pause(&self, round: &Round) {
+    /// Sleeps until there may be something to claim; the queues of the round that need not be asked.
+    async fn pause(&self, round: &Round) -> HashSet<QueueName> {
         if round.failed {
-            return tokio::time::sleep(ERROR_PAUSE).await;
+            tokio::time::sleep(ERROR_PAUSE).await;
+            return HashSet::new();
         }
         if round.empty.is_empty() {
             return std::future::pending().await;
         }
         let interest = Interest { queues: round.empty.clone(), token: None };
-        let now = self.shared.clock.now();
-        if let Err(error) = self.shared.broker.wait(&interest, now, self.wait_max()).await {
-            tracing::warn!(kind = %error.kind(), %error, "could not wait for work");
-            tokio::time::sleep(ERROR_PAUSE).await;
+        let waiting = self.wait(&interest);
+        match tokio::time::timeout(ASK_ALL_EVERY, waiting).await {
+            Ok(woken) if !woken.is_empty() => {
+                round.empty.iter().filter(|queue| !woken.contains(queue)).cloned().collect()
+            }
+            // Time for a look at the groups, for the net, or after an error.
+            _ => HashSet::new(),
+        }
+    }
+
+    /// The queues that may have something; none if all should be asked.
+    async fn wait(&self, interest: &Interest) -> Vec<QueueName> {
+        loop {
+            let now = self.shared.clock.now();
+            match self.shared.broker.wait(interest, now, self.wait_max()).await {
+                Ok(woke) if woke.queues.is_empty() && self.shared.groups.is_empty() => {}
+                Ok(woke) => return woke.queues,
+                Err(error) => {
+                    tracing::warn!(kind = %error.kind(), %error, "could not wait for work");
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                    return Vec::new();
+                }
+            }
         }
     }
 
