@@ -94,6 +94,7 @@ scripts! {
     INSPECT_STATS = Optional ["inspect_stats"];
     INSPECT_BYTES = Optional ["inspect_bytes"];
     INSPECT_LINE = Optional ["inspect_line"];
+    INSPECT_FIND = Optional ["inspect_find"];
     INSPECT_MEMBERS = Optional ["inspect_members"];
     INSPECT_TASKS = Optional ["inspect_place", "inspect_tasks"];
     ACT = Optional ["inspect_place", "message", "lock", "command", "act_cut", "act"];

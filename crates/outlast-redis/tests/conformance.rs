@@ -2,6 +2,8 @@
 //! its own.
 
 mod kit;
+#[path = "kit/proxy.rs"]
+mod proxy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,8 @@ use outlast_redis::{Options, RedisBroker};
 use outlast_testkit::conformance::{Differences, Fixture, Handle, Provoked, Skip, TtlClock};
 use outlast_testkit::random;
 
-use kit::{LosingProxy, Server, free_port};
+use kit::{Server, free_port};
+use proxy::LosingProxy;
 
 const ARCHIVE_MAX: usize = 20;
 
@@ -103,7 +106,7 @@ impl Fixture for RedisFixture {
                 Ok(provoked(self.at(&server.url()), heal))
             }
             Kind::Ambiguous => {
-                let proxy = LosingProxy::start(server.port());
+                let proxy = LosingProxy::start(&server.url());
                 let handle = self.at(&format!("redis://127.0.0.1:{}", proxy.port));
                 Ok(provoked(handle, || {}))
             }

@@ -1,6 +1,8 @@
 //! Acting on tasks by hand. Every step is a script that checks each task's state before it touches it, so
 //! what was listed a moment ago and has moved on since is left alone.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use outlast_core::limits::{ACT_MAX, PAYLOAD_BYTES_MAX};
 use outlast_core::{
@@ -21,9 +23,8 @@ use crate::proto::TaskMessage;
 use crate::record::{nanos_text, seconds_text};
 use crate::scripts::ACT;
 
-/// Ids of the pending list that one script passes over at most to find those that are not where they should
-/// be: some 10 ms of the server's time.
-const PASSED_MAX: i64 = 1_000_000;
+/// Tasks that one script acts on: a few milliseconds of the server's time.
+const ACT_STEP: usize = 250;
 
 /// By how much ids may have moved to the running end since they were listed, and still be found at once.
 const MOVED_MAX: usize = 1000;
@@ -39,6 +40,8 @@ struct Step<'a> {
     expected: Option<TaskState>,
     /// Between which places of the pending list they should be.
     reach: (usize, usize),
+    /// Whether they were looked for in all of it.
+    is_last: bool,
     now: Timestamp,
 }
 
@@ -89,7 +92,7 @@ impl Inner {
             (found.tasks.iter().map(|task| bytes_of(&task.id)).collect(), found.looks, next)
         };
         let reach = (start.saturating_sub(MOVED_MAX), start + looks + SLACK);
-        let step = Step { queue, action, expected: Some(state), reach, now };
+        let step = Step { queue, action, expected: Some(state), reach, is_last: false, now };
         let letters = self.act_all(&step, &ids).await?;
         acted.changed = letters.iter().filter(|letter| letter.is_none()).count() as u64;
         acted.next = next.map(|at| at.cursor());
@@ -119,7 +122,7 @@ impl Inner {
             ids = matching;
         }
         let reach = (0, 2 * ids.len() + SLACK);
-        let step = Step { queue, action, expected: select.state, reach, now };
+        let step = Step { queue, action, expected: select.state, reach, is_last: false, now };
         for (id, letter) in ids.iter().zip(self.act_all(&step, &ids).await?) {
             match letter {
                 None => acted.changed += 1,
@@ -150,31 +153,75 @@ impl Inner {
         }
     }
 
-    /// Acts on each of these tasks, in as many scripts as it takes; answers why one was left alone.
+    /// Acts on each of these tasks; answers why one was left alone.
     async fn act_all(
         &self,
         step: &Step<'_>,
         ids: &[Bytes],
     ) -> Result<Vec<Option<Refusal>>, BrokerError> {
-        let mut answers = Vec::with_capacity(ids.len());
-        while answers.len() < ids.len() {
-            let call = self.act_call(step, &ids[answers.len()..]);
-            let letters = answer::list(self.admin.script(&call).await?)?;
-            if letters.is_empty() {
-                let what = format!("acting on queue {} came to nothing", step.queue);
-                return Err(BrokerError::new(outlast_core::Kind::Corrupt, what));
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut letters = self.act_once(step, ids).await?;
+        let mut lost = lost_in_line(ids, &letters);
+        if !lost.is_empty() {
+            let key = self.root.queue(step.queue).key("pending");
+            let mut from = 0;
+            while let Some(found) = self.find(&key, &lost, from).await? {
+                let here: Vec<Bytes> = found.found.into_iter().map(|(id, _)| id).collect();
+                let begin = usize::try_from(from).unwrap_or(0).saturating_sub(MOVED_MAX);
+                let end = usize::try_from(found.next).unwrap_or(usize::MAX).saturating_add(SLACK);
+                let step = Step { reach: (begin, end), ..*step };
+                self.act_again(&step, ids, &here, &mut letters).await?;
+                lost = lost_in_line(ids, &letters);
+                if lost.is_empty() {
+                    break;
+                }
+                from = found.next;
             }
-            for letter in letters {
-                let letter = answer::text(letter)?;
-                log_trouble(step.queue, ids.get(answers.len()), &letter);
-                answers.push(refusal(&letter));
+            // What is in no line is pending by its own word only.
+            let step = Step { is_last: true, ..*step };
+            self.act_again(&step, ids, &lost, &mut letters).await?;
+        }
+        Ok(letters.iter().map(|letter| refusal(letter)).collect())
+    }
+
+    /// Acts once more on some of the tasks, and puts the new answers in place of the old ones.
+    async fn act_again(
+        &self,
+        step: &Step<'_>,
+        ids: &[Bytes],
+        some: &[Bytes],
+        letters: &mut [String],
+    ) -> Result<(), BrokerError> {
+        if some.is_empty() {
+            return Ok(());
+        }
+        let answers = self.act_once(step, some).await?;
+        let mut answers: HashMap<&Bytes, String> = some.iter().zip(answers).collect();
+        for (id, letter) in ids.iter().zip(letters) {
+            if let Some(answer) = answers.remove(id) {
+                *letter = answer;
             }
         }
-        Ok(answers)
+        Ok(())
+    }
+
+    async fn act_once(&self, step: &Step<'_>, ids: &[Bytes]) -> Result<Vec<String>, BrokerError> {
+        let mut letters = Vec::with_capacity(ids.len());
+        for some in ids.chunks(ACT_STEP) {
+            let answer = answer::list(self.admin.script(&self.act_call(step, some)).await?)?;
+            for (id, letter) in some.iter().zip(answer) {
+                let letter = answer::text(letter)?;
+                log_trouble(step.queue, id, &letter);
+                letters.push(letter);
+            }
+        }
+        Ok(letters)
     }
 
     fn act_call(&self, step: &Step<'_>, ids: &[Bytes]) -> Call {
-        let Step { queue, action, expected, reach, now } = step;
+        let Step { queue, action, expected, reach, is_last, now } = step;
         let keys = self.root.queue(queue);
         let names = ["pending", "active", "lease", "scheduled", "retry", "archived", "completed"];
         let mut all: Vec<String> = names.map(|name| keys.key(name)).into();
@@ -183,7 +230,8 @@ impl Inner {
         call.text(keys.prefix()).text(self.root.as_str()).fixed(letter(action));
         call.fixed(expected.map_or("", TaskState::as_str));
         call.text(seconds_text(*now)).text(nanos_text(*now));
-        call.bytes(payload_field(action)).int(size(reach.0)).int(size(reach.1)).int(PASSED_MAX);
+        call.bytes(payload_field(action)).int(size(reach.0)).int(size(reach.1));
+        call.fixed(if *is_last { "1" } else { "" });
         for id in ids {
             call.bytes(id.clone());
             match action {
@@ -247,12 +295,18 @@ fn payload_field(action: &Action) -> Bytes {
     }
 }
 
+/// The tasks that are pending, but not where they should be.
+fn lost_in_line(ids: &[Bytes], letters: &[String]) -> Vec<Bytes> {
+    let each = ids.iter().zip(letters);
+    each.filter(|(_, letter)| *letter == "W").map(|(id, _)| id.clone()).collect()
+}
+
 /// Says what no refusal has a word for.
-fn log_trouble(queue: &QueueName, id: Option<&Bytes>, letter: &str) {
-    let id = id.map(id_of);
+fn log_trouble(queue: &QueueName, id: &Bytes, letter: &str) {
+    let id = id_of(id);
     match letter {
-        "X" => tracing::warn!(%queue, ?id, "a message cannot be read, and so not changed"),
-        "F" => tracing::warn!(%queue, ?id, "the task's worker takes no more commands"),
+        "X" => tracing::warn!(%queue, %id, "a message cannot be read, and so not changed"),
+        "F" => tracing::warn!(%queue, %id, "the task's worker takes no more commands"),
         _ => {}
     }
 }

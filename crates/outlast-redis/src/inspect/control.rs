@@ -16,7 +16,7 @@ use crate::record::seconds_text;
 use crate::scripts::{CONTROL_EMPTY, CONTROL_REMOVE};
 
 /// Tasks of a queue that one script deletes.
-const DELETE_STEP: usize = 1000;
+const DELETE_STEP: usize = 500;
 
 /// How often a removal goes on after tasks came into the queue meanwhile.
 const ROUNDS_MAX: usize = 5;

@@ -16,6 +16,9 @@ use crate::scripts::INSPECT_TASKS;
 /// Bytes of messages and results after which one call reads no further task.
 const READ_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Tasks that one call reads at most: a few milliseconds of the server's time.
+const READ_MAX: usize = 250;
+
 /// What stands behind an id.
 pub(super) enum Seen {
     /// A task.
@@ -41,7 +44,7 @@ impl Inner {
         let names = ["lease", "scheduled", "retry", "archived", "completed"];
         let mut call = Call::new(&INSPECT_TASKS, names.map(|name| keys.key(name)).into());
         call.text(keys.prefix()).int(size(READ_BYTES_MAX));
-        for id in ids {
+        for id in ids.iter().take(READ_MAX) {
             call.bytes(id.clone());
         }
         let rows = answer::list(self.admin.script(&call).await?)?;

@@ -12,18 +12,19 @@ use outlast_core::{BrokerError, GroupName, PageRequest, QueueName, TaskState};
 use redis::Value;
 
 use super::cursor::{ANCHORS, At, Line, foreign};
+use super::stats::count;
 use crate::answer;
 use crate::broker::Inner;
 use crate::claim::size;
 use crate::conn::Call;
 use crate::keys::Keys;
-use crate::scripts::{INSPECT_LINE, INSPECT_MEMBERS};
+use crate::scripts::{INSPECT_FIND, INSPECT_LINE, INSPECT_MEMBERS};
 
 /// How far around its last place an anchor is looked for first.
 const NEAR: i64 = 500;
 
-/// Ids passed over at most for one anchor that is not near: some 10 ms of the server's time.
-const FAR_MAX: i64 = 1_000_000;
+/// Ids of a list that one script passes over: some milliseconds of the server's time.
+const FIND_STEP: u64 = 10_000;
 
 /// Sorted sets asked in one call.
 const SETS_PER_CALL: usize = 200;
@@ -40,6 +41,15 @@ pub(super) enum Place {
     List(String),
     /// In sorted sets.
     Sorted(Vec<String>),
+}
+
+/// What a step of a search came to.
+pub(super) struct Step {
+    /// Ids that are there, with their places from the right end.
+    pub(super) found: Vec<(Bytes, u64)>,
+    length: u64,
+    /// Where to look next.
+    pub(super) next: u64,
 }
 
 /// Some ids in their order.
@@ -199,21 +209,42 @@ impl Inner {
         Ok(is_found.then_some(stretch))
     }
 
-    /// Where the anchors are now, if they are no longer near their last place. One command per anchor, so
-    /// that nobody waits for all of them.
+    /// Where the anchors are now, if they are no longer near their last place.
     async fn far(&self, key: &str, line: &Line) -> Result<Option<Line>, BrokerError> {
-        for id in line.after.iter().chain(&line.before) {
-            let mut both = redis::pipe();
-            both.cmd("LPOS").arg(key).arg(&id[..]).arg("RANK").arg(-1).arg("MAXLEN").arg(FAR_MAX);
-            both.cmd("LLEN").arg(key);
-            let mut parts = self.admin.run_all(&both).await?.into_iter();
-            if let Some(Value::Int(left)) = parts.next() {
-                let length = answer::int(parts.next().unwrap_or_default())?;
-                let right = (length - 1 - left).max(0).unsigned_abs();
-                return Ok(Some(Line { right, left: left.unsigned_abs(), ..line.clone() }));
+        let anchors: Vec<Bytes> = line.after.iter().chain(&line.before).cloned().collect();
+        let mut from = 0;
+        while let Some(step) = self.find(key, &anchors, from).await? {
+            if let Some((_, right)) = step.found.first() {
+                let left = step.length.saturating_sub(*right);
+                return Ok(Some(Line { right: *right, left, ..line.clone() }));
             }
+            from = step.next;
         }
         Ok(None)
+    }
+
+    /// Looks for ids in one step of a list, `from` places from its right end; `None` behind its left end.
+    pub(super) async fn find(
+        &self,
+        key: &str,
+        ids: &[Bytes],
+        from: u64,
+    ) -> Result<Option<Step>, BrokerError> {
+        let next = from + FIND_STEP;
+        let mut call = Call::new(&INSPECT_FIND, vec![key.to_owned()]);
+        call.text(from.to_string()).text(next.to_string());
+        for id in ids {
+            call.bytes(id.clone());
+        }
+        let mut numbers = answer::list(self.admin.script(&call).await?)?.into_iter();
+        let length = count(numbers.next().unwrap_or_default())?;
+        let mut found = Vec::new();
+        while let (Some(nth), Some(place)) = (numbers.next(), numbers.next()) {
+            let id = usize::try_from(count(nth)?).ok().and_then(|nth| ids.get(nth.checked_sub(1)?));
+            let place = count(place)?;
+            found.extend(id.map(|id| (id.clone(), place)));
+        }
+        Ok((from < length).then_some(Step { found, length, next }))
     }
 
     async fn members(

@@ -2,10 +2,10 @@
 -- [6] archived, [7] completed, [8] groups, [9] aggregation_sets. ARGV[1] the prefix of the queue's keys, [2] the root,
 -- [3] the action: r run, a archive, d delete, c cancel, p set the payload, [4] the state that is expected or '', [5] now in
 -- seconds, [6] now in nanoseconds, [7] the new payload as a field of a message, [8] and [9] between which places
--- from the running end of the pending list its ids should be, [10] ids of that list passed over at most to find those that are
--- elsewhere, then per task: id, the command for its worker. Answers a letter per task that was dealt with, perhaps not all:
+-- from the running end of the pending list its ids should be, [10] '1' if they were looked for in all of it, then per task:
+-- id, the command for its worker. Answers a letter per task:
 -- '' done, N not there, A active, I not active, P pending, R archived already, G being aggregated, S not scheduled,
--- X a message that cannot be read, F a worker that takes no more commands. A command lies in another slot of a cluster, where it
+-- W to be looked for in the pending list first, X a message that cannot be read, F a worker that takes no more commands. A command lies in another slot of a cluster, where it
 -- would be a call of its own.
 local call = redis.call
 local P, root, action, expected = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -14,7 +14,7 @@ for nth = 1, 2 do call('LLEN', KEYS[nth]) end
 for nth = 3, 7 do call('ZCARD', KEYS[nth]) end
 call('SCARD', KEYS[8])
 
-local cut = cutter(KEYS[1], tonumber(ARGV[8]), tonumber(ARGV[9]), #ARGV, tonumber(ARGV[10]))
+local cut = cutter(KEYS[1], tonumber(ARGV[8]), tonumber(ARGV[9]), #ARGV, ARGV[10] == '1')
 local line = {}
 
 local function leave(id, state, group)
@@ -69,7 +69,7 @@ local move = {
   end,
 }
 
--- The letter, or nil if the task is to be left to the next call.
+-- The letter of a task.
 local function act(id, json)
   local key = P .. 't:' .. id
   local state = state_of(sorted, KEYS[3], id, key)
@@ -84,18 +84,14 @@ local function act(id, json)
     group = call('HGET', key, 'group') or ''
     if not call('ZSCORE', P .. 'g:' .. group, id) then return 'G' end
   end
-  if state == 'pending' and not cut.can(id) then return nil end
+  if state == 'pending' and not cut.can(id) then return 'W' end
   leave(id, state, group)
   move[action](id, key)
   return ''
 end
 
 local letters = {}
-for at = 11, #ARGV, 2 do
-  local letter = act(ARGV[at], ARGV[at + 1])
-  if not letter then break end
-  letters[#letters + 1] = letter
-end
+for at = 11, #ARGV, 2 do letters[#letters + 1] = act(ARGV[at], ARGV[at + 1]) end
 cut.all()
 if line[1] then call('LPUSH', KEYS[1], unpack(line)) end
 return letters

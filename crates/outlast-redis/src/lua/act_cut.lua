@@ -1,10 +1,10 @@
--- Takes ids out of a long list, wherever they are, without passing over more of it than is allowed. First the stretch is
--- looked at in which they should be (behind `skip` ids from the right end, as far as `depth`), and `few` ids at the left end;
--- ids that are elsewhere cost the whole list each. An id that is found is overwritten and all that were are removed
--- together: one by one, each would cost the way to it.
+-- Takes ids out of a long list. They are looked for in the stretch in which they should be (behind `skip` ids from the right
+-- end, as far as `depth`), and among the `few` ids at the left end. Whoever has looked everywhere else says so, and ids that
+-- are nowhere are then passed over. An id that is found is overwritten and all that were are removed together: one by one,
+-- each would cost the way to it.
 local GONE = '\0'
-local function cutter(list, skip, depth, few, allowed)
-  local length, at, deep, found = redis.call('LLEN', list), nil, {}, {}
+local function cutter(list, skip, depth, few, is_last)
+  local length, at, found = redis.call('LLEN', list), nil, {}
   local from, to = math.max(0, length - depth), length - skip - 1
   local function look()
     at = {}
@@ -17,16 +17,12 @@ local function cutter(list, skip, depth, few, allowed)
     end
   end
   return {
-    -- Notes an id to be taken out; false if there is no room for it in this call.
+    -- Notes an id to be taken out; false if it has to be looked for.
     can = function(id)
       if not at then look() end
-      if at[id] then
-        found[#found + 1] = at[id]
-        at[id] = nil
-        return true
-      end
-      if #deep > 0 and (#deep + 1) * length > allowed then return false end
-      deep[#deep + 1] = id
+      if not at[id] then return is_last end
+      found[#found + 1] = at[id]
+      at[id] = nil
       return true
     end,
     all = function()
@@ -37,7 +33,6 @@ local function cutter(list, skip, depth, few, allowed)
       end
       if right > 0 then redis.call('LREM', list, -right, GONE) end
       if left > 0 then redis.call('LREM', list, left, GONE) end
-      for _, id in ipairs(deep) do redis.call('LREM', list, 0, id) end
     end,
   }
 end

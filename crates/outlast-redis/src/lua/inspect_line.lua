@@ -25,28 +25,29 @@ local function near()
   return at
 end
 
--- The first anchor behind the place, unless most of the others say that it has moved.
+-- The first anchor behind the place, unless most of those before it or behind it say that it has moved.
 local function place(at)
-  local after, before = tonumber(ARGV[6]), {}
-  for nth = 7, 6 + after do
+  local last, moved = 6 + tonumber(ARGV[6]), nil
+  for nth = 7, last do
     local mine = at[ARGV[nth]]
     if mine then
-      local trust = 0
+      local before, behind = 0, 0
       for other = 7, #ARGV do
-        local place = at[ARGV[other]]
-        if place and other ~= nth then
-          local comes_later = other > nth and other <= 6 + after
-          trust = trust + (((place > mine) == comes_later) and 1 or -1)
+        local stands = at[ARGV[other]]
+        if stands and other > nth and other <= last then
+          behind = behind + (stands > mine and 1 or -1)
+        elseif stands and other > last then
+          before = before + (stands < mine and 1 or -1)
         end
       end
-      if trust >= 0 then return mine end
-      before[#before + 1] = mine
+      if before >= 0 and behind >= 0 then return mine end
+      moved = moved or mine
     end
   end
-  for nth = 7 + after, #ARGV do
+  for nth = last + 1, #ARGV do
     if at[ARGV[nth]] then return at[ARGV[nth]] + 1 end
   end
-  return before[1]
+  return moved
 end
 
 if not start then

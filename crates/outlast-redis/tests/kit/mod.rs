@@ -1,10 +1,9 @@
-//! A private server for tests, and a proxy that loses a reply. To be replaced by the testkit's.
+//! A private server for tests. To be replaced by the testkit's.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// The shell ends the server when its standard input closes: however the test ends, the kernel closes it.
 const WATCH: &str = r#""$@" & pid=$!; cat >/dev/null; kill -9 $pid; wait"#;
@@ -48,10 +47,6 @@ impl Server {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Sends a command that must succeed.
     pub(crate) fn command(&self, words: &[&str]) {
         let client = redis::Client::open(self.url()).expect("a URL");
@@ -72,54 +67,4 @@ impl Drop for Server {
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("its address").port()
-}
-
-/// A proxy that passes the first EVALSHA on, and cuts the connection instead of its reply.
-pub(crate) struct LosingProxy {
-    pub(crate) port: u16,
-}
-
-impl LosingProxy {
-    pub(crate) fn start(to: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("its address").port();
-        let is_armed = Arc::new(AtomicBool::new(true));
-        std::thread::spawn(move || {
-            for client in listener.incoming().map_while(Result::ok) {
-                let server = TcpStream::connect(("127.0.0.1", to)).expect("the server is there");
-                pass(client, server, &is_armed);
-            }
-        });
-        Self { port }
-    }
-}
-
-fn pass(client: TcpStream, server: TcpStream, is_armed: &Arc<AtomicBool>) {
-    let is_losing = Arc::new(AtomicBool::new(false));
-    let (mut from, mut to) =
-        (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
-    let (armed, losing) = (is_armed.clone(), is_losing.clone());
-    std::thread::spawn(move || {
-        let mut bytes = [0; 65_536];
-        while let Ok(count @ 1..) = from.read(&mut bytes) {
-            let is_script = bytes[..count].windows(7).any(|word| word == b"EVALSHA");
-            if is_script && armed.swap(false, Ordering::SeqCst) {
-                losing.store(true, Ordering::SeqCst);
-            }
-            if to.write_all(&bytes[..count]).is_err() {
-                break;
-            }
-        }
-        to.shutdown(Shutdown::Both).ok();
-    });
-    let (mut from, mut to) = (server, client);
-    std::thread::spawn(move || {
-        let mut bytes = [0; 65_536];
-        while let Ok(count @ 1..) = from.read(&mut bytes) {
-            if is_losing.load(Ordering::SeqCst) || to.write_all(&bytes[..count]).is_err() {
-                break;
-            }
-        }
-        to.shutdown(Shutdown::Both).ok();
-    });
 }
