@@ -2,8 +2,6 @@
 //! its own.
 
 mod kit;
-#[path = "kit/proxy.rs"]
-mod proxy;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,10 +10,11 @@ use async_trait::async_trait;
 use outlast_core::{Broker, Inspect, Kind, QueueName, TaskId};
 use outlast_redis::{Options, RedisBroker};
 use outlast_testkit::conformance::{Differences, Fixture, Handle, Provoked, Skip, TtlClock};
+use outlast_testkit::proxy::TcpProxy;
 use outlast_testkit::random;
+use outlast_testkit::server::RedisServer;
 
-use kit::{Server, free_port};
-use proxy::LosingProxy;
+use kit::{command, server};
 
 const ARCHIVE_MAX: usize = 20;
 
@@ -27,7 +26,7 @@ struct RedisFixture {
 impl RedisFixture {
     fn new() -> Self {
         let namespace = format!("t{}", uuid::Uuid::new_v4().simple());
-        let broker = open(&Server::shared().url(), &namespace);
+        let broker = open(&server().url(), &namespace);
         Self { namespace, broker }
     }
 
@@ -73,42 +72,48 @@ impl Fixture for RedisFixture {
     }
 
     async fn second_handle(&self) -> Result<Handle, Skip> {
-        Ok(self.at(&Server::shared().url()))
+        Ok(self.at(&server().url()))
     }
 
     async fn provoke(&self, kind: Kind) -> Result<Provoked, Skip> {
-        let server = Server::shared();
         match kind {
             Kind::Unavailable => {
-                let handle = self.at(&format!("redis://127.0.0.1:{}", free_port()));
-                Ok(Provoked { handle, heal: None, guard: Box::new(()) })
+                let proxy = TcpProxy::start(server().addr()).await.expect("a proxy");
+                proxy.refuse().await.expect("its port is closed");
+                let handle = self.at(&proxy.url());
+                Ok(Provoked { handle, heal: None, guard: Box::new(proxy) })
             }
             Kind::Busy => {
-                let settings = [("maxmemory", "1mb"), ("maxmemory-policy", "noeviction")];
-                let full = Arc::new(Server::start(&settings));
-                let handle = self.at(&full.url());
-                let heal = full.clone();
-                let heal = move || heal.command(&["CONFIG", "SET", "maxmemory", "0"]);
+                let full =
+                    RedisServer::builder().maxmemory(1 << 20).set("maxmemory-policy", "noeviction");
+                let full = Arc::new(full.start().expect("a server"));
+                let (handle, healed) = (self.at(&full.url()), full.clone());
+                let heal = move || {
+                    healed
+                        .command(&["CONFIG", "SET", "maxmemory", "0"])
+                        .expect("the server answers");
+                };
                 Ok(Provoked { guard: Box::new(full), ..provoked(handle, heal) })
             }
             Kind::Misconfigured => {
                 let user = self.namespace.clone();
                 let all = ["on", "nopass", "~*", "&*", "+@all"];
-                server.command(&[&["ACL", "SETUSER", &user], &all[..], &["-evalsha"]].concat());
-                let url = server.url().replacen("://", &format!("://{user}:x@"), 1);
-                let heal = move || server.command(&["ACL", "SETUSER", &user, "+evalsha"]);
+                command(&[&["ACL", "SETUSER", &user], &all[..], &["-evalsha"]].concat());
+                let url = server().url().replacen("://", &format!("://{user}:x@"), 1);
+                let heal = move || command(&["ACL", "SETUSER", &user, "+evalsha"]);
                 Ok(provoked(self.at(&url), heal))
             }
             Kind::Corrupt => {
                 let key = self.key(&QueueName::default_queue(), "pending");
-                server.command(&["SET", &key, "of another program"]);
-                let heal = move || server.command(&["DEL", &key]);
-                Ok(provoked(self.at(&server.url()), heal))
+                command(&["SET", &key, "of another program"]);
+                let heal = move || command(&["DEL", &key]);
+                Ok(provoked(self.at(&server().url()), heal))
             }
             Kind::Ambiguous => {
-                let proxy = LosingProxy::start(&server.url());
-                let handle = self.at(&format!("redis://127.0.0.1:{}", proxy.port));
-                Ok(provoked(handle, || {}))
+                let proxy = TcpProxy::start(server().addr()).await.expect("a proxy");
+                proxy.lose_next_reply_to("EVALSHA");
+                let handle = self.at(&proxy.url());
+                Ok(Provoked { guard: Box::new(proxy), ..provoked(handle, || {}) })
             }
             kind => Err(Skip(format!("{kind} is no trouble of a server's"))),
         }
@@ -116,7 +121,7 @@ impl Fixture for RedisFixture {
 
     async fn corrupt(&self, queue: &QueueName, id: &TaskId) -> Result<(), Skip> {
         let key = self.key(queue, &format!("t:{id}"));
-        Server::shared().command(&["HSET", &key, "msg", "\u{1}garbage"]);
+        command(&["HSET", &key, "msg", "\u{1}garbage"]);
         Ok(())
     }
 }

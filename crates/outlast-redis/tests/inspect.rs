@@ -13,7 +13,7 @@ use outlast_core::{
 use outlast_redis::{Options, RedisBroker};
 use outlast_testkit::conformance::words::{stamp, t};
 
-use kit::Server;
+use kit::{command, server};
 
 /// A broker in a namespace of its own.
 struct Place {
@@ -24,7 +24,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self::at(&Server::shared().url(), format!("t{}", uuid::Uuid::new_v4().simple()))
+        Self::at(&server().url(), format!("t{}", uuid::Uuid::new_v4().simple()))
     }
 
     fn at(url: &str, namespace: String) -> Self {
@@ -43,16 +43,16 @@ impl Place {
     }
 
     /// Pushes pending tasks `<name>0`, `<name>1`, … as another program would.
-    fn push(&self, command: &str, name: &str, count: usize) {
+    fn push(&self, verb: &str, name: &str, count: usize) {
         let script = "for n = 0, tonumber(ARGV[4]) - 1 do
             local id = ARGV[3] .. n
             redis.call('HSET', ARGV[1] .. 't:' .. id, 'msg', '\\10\\1t', 'state', 'pending')
             redis.call(ARGV[2], ARGV[1] .. 'pending', id)
         end";
         let count = count.to_string();
-        Server::shared().command(&["EVAL", script, "0", &self.key(""), command, name, &count]);
+        command(&["EVAL", script, "0", &self.key(""), verb, name, &count]);
         let queues = format!("{}:queues", self.namespace);
-        Server::shared().command(&["SADD", &queues, self.queue.as_str()]);
+        command(&["SADD", &queues, self.queue.as_str()]);
     }
 
     async fn page(
@@ -120,8 +120,8 @@ async fn a_task_that_has_moved_to_the_end_of_the_line_hides_nobody() {
     let (_, from) = place.page(&pending(), 20, None).await;
     // The next one runs, fails and waits again, behind all others.
     let key = place.key("pending");
-    Server::shared().command(&["LREM", &key, "1", "a20"]);
-    Server::shared().command(&["LPUSH", &key, "a20"]);
+    command(&["LREM", &key, "1", "a20"]);
+    command(&["LPUSH", &key, "a20"]);
     let (ids, _) = place.page(&pending(), 100, from).await;
     assert_eq!(ids[..39], numbers(21, 60));
 }
@@ -172,9 +172,9 @@ async fn a_server_that_hides_its_memory_is_looked_at_all_the_same() {
     let bytes = |stats: Option<outlast_core::QueueStats>| stats.expect("known").bytes;
     let seen = place.broker.queue(&place.queue, t(1)).await.expect("answered");
     assert!(bytes(seen).is_some_and(|bytes| bytes > 100));
-    let (server, user) = (Server::shared(), place.namespace.clone());
-    server.command(&["ACL", "SETUSER", &user, "on", "nopass", "~*", "&*", "+@all", "-memory"]);
-    let url = server.url().replacen("://", &format!("://{user}:x@"), 1);
+    let user = place.namespace.clone();
+    command(&["ACL", "SETUSER", &user, "on", "nopass", "~*", "&*", "+@all", "-memory"]);
+    let url = server().url().replacen("://", &format!("://{user}:x@"), 1);
     let other = Place::at(&url, place.namespace.clone());
     assert_eq!(bytes(other.broker.queue(&other.queue, t(1)).await.expect("answered")), None);
 }
@@ -183,7 +183,7 @@ async fn a_server_that_hides_its_memory_is_looked_at_all_the_same() {
 async fn a_record_that_cannot_be_read_is_left_out_and_named_where_it_is_asked_for() {
     let place = Place::new();
     place.enqueue(1, vec![task("a"), task("bad"), task("z")]).await;
-    Server::shared().command(&["HSET", &place.key("t:bad"), "msg", "\u{1}garbage"]);
+    command(&["HSET", &place.key("t:bad"), "msg", "\u{1}garbage"]);
     assert_eq!(place.all(&pending()).await, ["a", "z"]);
     let asked = place.broker.task(&place.queue, &TaskId::stored("bad"), t(0)).await;
     let error = asked.expect_err("it cannot be read");
@@ -197,11 +197,10 @@ async fn a_record_that_cannot_be_read_is_left_out_and_named_where_it_is_asked_fo
 #[tokio::test]
 async fn the_cancel_of_a_go_workers_task_is_published_as_go_expects_it() {
     let place = Place::new();
-    let server = Server::shared();
-    server.command(&["HSET", &place.key("t:a"), "msg", "\n\u{1}t", "state", "active"]);
-    server.command(&["LPUSH", &place.key("active"), "a"]);
-    server.command(&["ZADD", &place.key("lease"), &t(30).as_seconds().to_string(), "a"]);
-    let client = redis::Client::open(server.url()).expect("a URL");
+    command(&["HSET", &place.key("t:a"), "msg", "\n\u{1}t", "state", "active"]);
+    command(&["LPUSH", &place.key("active"), "a"]);
+    command(&["ZADD", &place.key("lease"), &t(30).as_seconds().to_string(), "a"]);
+    let client = redis::Client::open(server().url()).expect("a URL");
     let mut connection = client.get_connection().expect("the server answers");
     let mut channel = connection.as_pubsub();
     channel.subscribe(format!("{}:cancel", place.namespace)).expect("subscribed");
@@ -220,14 +219,14 @@ async fn a_new_payload_leaves_fields_that_we_do_not_know_as_they_are() {
     // Type `t`, payload `old`, retry 3, and a field 99.
     let old = "\n\u{1}t\u{12}\u{3}old(\u{3}\u{9a}\u{6}\u{1}x";
     let old: Vec<u8> = old.chars().map(|c| c as u8).collect();
-    let client = redis::Client::open(Server::shared().url()).expect("a URL");
+    let client = redis::Client::open(server().url()).expect("a URL");
     let mut connection = client.get_connection().expect("the server answers");
     let key = place.key("t:a");
     let mut set = redis::cmd("HSET");
     set.arg(&key).arg("msg").arg(&old).arg("state").arg("scheduled");
     let _: i64 = set.query(&mut connection).expect("set");
     let at = t(900).as_seconds().to_string();
-    Server::shared().command(&["ZADD", &place.key("scheduled"), &at, "a"]);
+    command(&["ZADD", &place.key("scheduled"), &at, "a"]);
     let action = Action::SetPayload(Bytes::from_static(b"newer"));
     let request = PageRequest::first(1);
     let select = Selector::id(TaskId::stored("a"));
@@ -243,9 +242,8 @@ async fn a_new_payload_leaves_fields_that_we_do_not_know_as_they_are() {
 async fn what_asynq_archived_half_way_can_be_deleted() {
     // The script of asynq stopped after it had put the task into the archive: its hash still says active.
     let place = Place::new();
-    let server = Server::shared();
-    server.command(&["HSET", &place.key("t:a"), "msg", "\n\u{1}t", "state", "active"]);
-    server.command(&["ZADD", &place.key("archived"), &t(0).as_seconds().to_string(), "a"]);
+    command(&["HSET", &place.key("t:a"), "msg", "\n\u{1}t", "state", "active"]);
+    command(&["ZADD", &place.key("archived"), &t(0).as_seconds().to_string(), "a"]);
     assert_eq!(place.all(&Selector::state(TaskState::Archived)).await, ["a"]);
     let select = Selector::state(TaskState::Archived);
     let request = PageRequest::first(10);
@@ -273,7 +271,7 @@ async fn a_removed_queue_leaves_nothing_but_what_makes_batches_repeatable() {
     assert_eq!(not_empty, Controlled::NotEmpty { tasks: 200 });
     let removed = control(QueueControl::RemoveWithTasks, t(1)).await.expect("answered");
     assert_eq!(removed, Controlled::Applied);
-    let client = redis::Client::open(Server::shared().url()).expect("a URL");
+    let client = redis::Client::open(server().url()).expect("a URL");
     let mut connection = client.get_connection().expect("the server answers");
     let pattern = format!("{}:*", place.namespace);
     let mut left: Vec<String> =
