@@ -14,7 +14,7 @@ use crate::conn::Call;
 use crate::keys::Keys;
 use crate::proto::wire::Fields;
 use crate::record::{self, StoredTask};
-use crate::scripts::{CLAIM, QUARANTINE};
+use crate::scripts::{CLAIM, CLAIM_GROUPS, QUARANTINE};
 
 /// Groups of a queue that one claim looks at; of more, so many are looked at by chance.
 const GROUPS_LOOKED_AT: i64 = 1000;
@@ -67,7 +67,8 @@ impl Inner {
         let mut all = vec![keys.session(stamp.session)];
         all.extend(names.map(|name| keys.key(name)));
         all.push(keys.key("aggregation_sets"));
-        let mut call = Call::new(&CLAIM, all);
+        let script = if want.groups.is_empty() { &CLAIM } else { &CLAIM_GROUPS };
+        let mut call = Call::new(script, all);
         self.add_stamp(&mut call, queue, stamp, now);
         let sets = if want.groups.is_empty() { 0 } else { want.tasks_max.min(SETS_MAX) };
         call.text(keys.prefix()).text(seconds_with_fraction(now)).text(record::nanos_text(now));

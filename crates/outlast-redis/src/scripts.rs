@@ -77,7 +77,8 @@ macro_rules! scripts {
 scripts! {
     ENQUEUE_PLAIN = Needed ["session", "enqueue_plain"];
     ENQUEUE = Needed ["session", "put", "enqueue"];
-    CLAIM = Optional ["session", "due", "size", "claim"];
+    CLAIM = Optional ["session", "due", "size", "claim", "claim_line"];
+    CLAIM_GROUPS = Optional ["session", "due", "size", "claim", "claim_groups", "claim_line"];
     SETTLE_DONE = Optional ["session", "active", "count", "settle_done"];
     SETTLE = Optional ["session", "put", "message", "active", "count", "lock", "settle"];
     EXTEND = Optional ["extend"];

@@ -9,6 +9,7 @@ local function promote(place, now_s, now_ns, most)
   local due = {}
   local scheduled = due_of(place.scheduled, now_s, most, due)
   local retry = due_of(place.retry, now_s, most, due)
+  if #due == 0 then return 0 end
   if scheduled > 0 and retry > 0 then
     table.sort(due, function(one, two)
       if one[2] ~= two[2] then return one[2] < two[2] end

@@ -1,0 +1,58 @@
+-- Groups, by name, as far as their policies find them ready (contract §3.5, in its order, every bound inclusive).
+local policies, set_ids, sets_max = {}, 16, tonumber(ARGV[14])
+for _ = 1, tonumber(ARGV[15]) do
+  policies[#policies + 1] = {pattern = ARGV[set_ids], prefix = ARGV[set_ids + 1] == 'p', grace = tonumber(ARGV[set_ids + 2]),
+    delay = tonumber(ARGV[set_ids + 3]), size = tonumber(ARGV[set_ids + 4])}
+  set_ids = set_ids + 5
+end
+local function policy_of(group)
+  for _, policy in ipairs(policies) do
+    if policy.prefix and string.sub(group, 1, #policy.pattern) == policy.pattern then return policy end
+    if not policy.prefix and group == policy.pattern then return policy end
+  end
+end
+local function ready_size(group)
+  local policy = policy_of(group)
+  if not policy then return nil end
+  local key = P .. 'g:' .. group
+  local size = call('ZCARD', key)
+  if size == 0 then return nil end
+  local most = tonumber(ARGV[13])
+  if policy.size > 0 and policy.size < most then most = policy.size end
+  local oldest = tonumber(call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
+  local newest = tonumber(call('ZRANGE', key, -1, -1, 'WITHSCORES')[2])
+  local late = policy.delay and oldest + policy.delay <= now_s
+  if size >= most or late or newest + policy.grace <= now_s then return math.min(most, size) end
+end
+local function take_group(group, size)
+  local key, name = P .. 'g:' .. group, group .. ':' .. ARGV[set_ids + #sets]
+  local set, flat, ids = P .. 'g:' .. name, {}, {}
+  local found = call('ZRANGE', key, 0, size - 1, 'WITHSCORES')
+  for at = 1, #found, 2 do
+    ids[#ids + 1] = found[at]
+    flat[#flat + 1] = found[at + 1]
+    flat[#flat + 1] = found[at]
+  end
+  call('ZADD', set, unpack(flat))
+  call('ZREMRANGEBYRANK', key, 0, size - 1)
+  if call('EXISTS', key) == 0 then call('SREM', KEYS[8], group) end
+  call('ZADD', KEYS[9], score, set)
+  sets[#sets + 1] = {name, score, members_of(ids)}
+  taken_sets[#taken_sets + 1] = name
+end
+if #policies > 0 then
+  local most = tonumber(ARGV[12])
+  local groups = call('SCARD', KEYS[8]) > most and call('SRANDMEMBER', KEYS[8], most) or call('SMEMBERS', KEYS[8])
+  table.sort(groups)
+  for _, group in ipairs(groups) do
+    local size = ready_size(group)
+    while size and #sets < sets_max do
+      take_group(group, size)
+      size = ready_size(group)
+    end
+    if size then
+      more = true
+      break
+    end
+  end
+end
