@@ -73,7 +73,8 @@ async fn members_of_both_sides_in_one_group_are_joined_by_whoever_comes_first() 
         let options = json!({"queue": "q", "group": "g"});
         let task = json!({"type": "note", "payload": "x", "options": options});
         world.go_enqueues(task).await;
-        let request = TaskRequest::raw("note", "y").queue("q").group("g").header("n", &n.to_string());
+        let request =
+            TaskRequest::raw("note", "y").queue("q").group("g").header("n", &n.to_string());
         world.client.enqueue(request).await.unwrap().accepted().unwrap();
     }
     until("every member was joined once", async || {

@@ -109,9 +109,8 @@ async fn a_failure_that_does_not_count_spends_no_retry_for_the_other_side_either
     let options = json!({"queue": "ours", "task_id": "b", "max_retry": 1});
     world.go_enqueues(json!({"type": "fail:busy", "options": options})).await;
     let _go = world.go_works(&["-queues", "go=1", "-retry-delay", "1h"]).await;
-    let _ours = world.we_work(|worker| {
-        worker.queue("ours", 1).retry_with(|_, _, _| HOUR).is_failure(|_| false)
-    });
+    let _ours = world
+        .we_work(|worker| worker.queue("ours", 1).retry_with(|_, _, _| HOUR).is_failure(|_| false));
     let (ours, theirs) = (
         world.in_state("go", "a", TaskState::Retry).await,
         world.in_state("ours", "b", TaskState::Retry).await,
@@ -142,7 +141,10 @@ async fn a_result_is_kept_for_its_retention_and_read_by_the_other_side() {
 
     world.in_state("ours", "b", TaskState::Completed).await;
     let info = world.go_task("ours", "b").await;
-    assert_eq!((&info["State"], &info["Result"]), (&json!("completed"), &json!(base64(b"of Go's"))));
+    assert_eq!(
+        (&info["State"], &info["Result"]),
+        (&json!("completed"), &json!(base64(b"of Go's")))
+    );
     assert!(world.now().since(time(&info["CompletedAt"]).unwrap()) < Duration::from_secs(60));
     let listed = world.go(json!({"op": "tasks", "queue": "ours", "state": "completed"})).await;
     assert_eq!(listed.as_array().unwrap().len(), 1);
