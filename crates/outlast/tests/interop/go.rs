@@ -39,8 +39,16 @@ pub(crate) fn program(name: &str) -> PathBuf {
 impl Go {
     /// Starts a program.
     pub(crate) fn start(program: &Path, args: &[&str]) -> Self {
-        let mut child = Command::new(program)
-            .args(args)
+        Self::spawn(program, Command::new(program).args(args))
+    }
+
+    /// Starts a program, which need not be one in Go, with a variable in its environment.
+    pub(crate) fn start_with(program: &Path, args: &[&str], name: &str, value: &str) -> Self {
+        Self::spawn(program, Command::new(program).args(args).env(name, value))
+    }
+
+    fn spawn(program: &Path, command: &mut Command) -> Self {
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -66,16 +74,6 @@ impl Go {
         self.answered += 1;
         let wanted = self.answered;
         self.wait(&format!("an answer to {request}"), |lines| lines.get(wanted - 1).cloned()).await
-    }
-
-    /// Sends a line of input that is answered later, if at all.
-    pub(crate) fn tell(&mut self, line: &Value) {
-        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
-    }
-
-    /// Closes its input.
-    pub(crate) fn close_input(&mut self) {
-        self.input = None;
     }
 
     /// The first event of this name that `fits`, as soon as there is one.

@@ -16,6 +16,7 @@ mod options;
 mod ours;
 mod outcomes;
 mod people;
+mod states;
 mod steer;
 mod waiting;
 mod world;
