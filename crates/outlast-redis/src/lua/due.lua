@@ -21,13 +21,14 @@ local function promote(place, now_s, now_ns, most)
     local id = task[1]
     local key = place.prefix .. 't:' .. id
     table.insert(moved[task[3]], id)
-    local found = redis.call('HMGET', key, 'group', 'state')
+    local found = redis.call('HMGET', key, 'group', 'state', 'o:group')
+    local group = found[1] or found[3] or ''
     if not found[2] then
       -- A ghost: its record is gone, so there is nothing to run.
-    elseif found[1] and found[1] ~= '' then
-      redis.call('ZADD', place.prefix .. 'g:' .. found[1], math.floor(now_s), id)
-      redis.call('SADD', place.groups, found[1])
-      redis.call('HSET', key, 'state', 'aggregating')
+    elseif group ~= '' then
+      redis.call('ZADD', place.prefix .. 'g:' .. group, math.floor(now_s), id)
+      redis.call('SADD', place.groups, group)
+      redis.call('HSET', key, 'state', 'aggregating', 'group', group)
     else
       line[#line + 1] = id
       redis.call('HSET', key, 'state', 'pending', 'pending_since', now_ns)
