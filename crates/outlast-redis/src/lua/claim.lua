@@ -47,6 +47,13 @@ if not lost then
 end
 if call('EXISTS', KEYS[5]) == 1 then return {APPLIED, lost, 'c', 'P', {}, {}, 0} end
 
+-- Nothing is written before everything is known to be what it should be.
+call('LLEN', KEYS[2])
+call('LLEN', KEYS[3])
+call('ZCARD', KEYS[4])
+call('SCARD', KEYS[8])
+call('ZCARD', KEYS[9])
+
 promote({scheduled = KEYS[6], retry = KEYS[7], pending = KEYS[2], groups = KEYS[8], prefix = P}, now_s, now_ns, ARGV[11])
 
 -- Groups, by name, as far as their policies find them ready (contract §3.5, in its order, every bound inclusive).

@@ -15,12 +15,18 @@ local function promote(place, now_s, now_ns, most)
       return one[1] < two[1]
     end)
   end
+  -- Read first, written after.
+  local records = {}
+  for nth, task in ipairs(due) do
+    local found = redis.call('HMGET', place.prefix .. 't:' .. task[1], 'group', 'state')
+    if found[1] and found[1] ~= '' then redis.call('ZCARD', place.prefix .. 'g:' .. found[1]) end
+    records[nth] = found
+  end
   local line, moved = {}, {[place.scheduled] = {}, [place.retry] = {}}
-  for _, task in ipairs(due) do
-    local id = task[1]
+  for nth, task in ipairs(due) do
+    local id, found = task[1], records[nth]
     local key = place.prefix .. 't:' .. id
     table.insert(moved[task[3]], id)
-    local found = redis.call('HMGET', key, 'group', 'state')
     if not found[2] then
       -- A ghost: its record is gone, so there is nothing to run.
     elseif found[1] and found[1] ~= '' then

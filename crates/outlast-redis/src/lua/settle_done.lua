@@ -8,9 +8,11 @@ local ids, fraction = {unpack(ARGV, 6)}, tonumber(ARGV[4])
 for _, score in ipairs(call('ZMSCORE', KEYS[3], unpack(ids))) do
   if not score or tonumber(score) % 1 ~= fraction then return {DECLINED} end
 end
+local counters = {processed_day = KEYS[4], processed = KEYS[5]}
+check_counters(counters)
 drop_active(KEYS[2], ids)
 call('ZREM', KEYS[3], unpack(ids))
 local gone = call('DEL', unpack(KEYS, 6))
-count_runs({processed_day = KEYS[4], processed = KEYS[5]}, gone, 0, ARGV[5])
+count_runs(counters, gone, 0, ARGV[5])
 remember(lost, 's', nil)
 return {APPLIED, lost, 's', {}}
