@@ -92,11 +92,7 @@ impl Server {
         })?
     }
 
-    async fn make(
-        &self,
-        on_push: PushHandler,
-        channel: Option<&str>,
-    ) -> Result<Live, BrokerError> {
+    async fn make(&self, on_push: PushHandler, channel: Option<&str>) -> Result<Live, BrokerError> {
         let is_broken = Arc::new(AtomicBool::new(false));
         let broken = is_broken.clone();
         let config = AsyncConnectionConfig::new()

@@ -199,7 +199,8 @@ impl Link {
         let made = attempt.wait_for(Option::is_some).await;
         let made = made.map(|made| made.clone()).ok().flatten();
         made.unwrap_or_else(|| {
-            let what = format!("{}: the attempt to connect was given up", self.inner.server.shown());
+            let what =
+                format!("{}: the attempt to connect was given up", self.inner.server.shown());
             Err(BrokerError::new(Kind::Unavailable, what))
         })
     }

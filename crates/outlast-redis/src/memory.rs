@@ -21,7 +21,9 @@ impl Inner {
         let mut ask = redis::cmd("CONFIG");
         ask.arg("GET").arg("maxmemory-policy");
         let Ok(answer) = self.admin.run(&ask).await else { return };
-        let Some(policy) = policy_of(answer).filter(|policy| policy != "noeviction") else { return };
+        let Some(policy) = policy_of(answer).filter(|policy| policy != "noeviction") else {
+            return;
+        };
         let server = self.server.shown();
         if is_first(server) {
             tracing::warn!(
