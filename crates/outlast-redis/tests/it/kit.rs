@@ -19,6 +19,9 @@ pub(crate) const LONG: Duration = Duration::from_secs(20);
 /// The longest that a call may take whose answer is missing: its class's patience of 2 s, and some.
 pub(crate) const ANSWERED: Duration = Duration::from_millis(3500);
 
+/// Longer than a connection may take to be made.
+pub(crate) const CONNECTED: Duration = Duration::from_millis(4500);
+
 /// A queue in a namespace of its own.
 pub(crate) struct Place {
     pub(crate) namespace: String,

@@ -8,10 +8,7 @@ use outlast_testkit::conformance::words::{stamp, t, task, tasks};
 use outlast_testkit::proxy::TcpProxy;
 use outlast_testkit::server::RedisServer;
 
-use crate::kit::{ANSWERED, LONG, Place, enqueue, failed, own, shared, until, within};
-
-/// Longer than a connection may take to be made.
-const CONNECTED: Duration = Duration::from_millis(4500);
+use crate::kit::{ANSWERED, CONNECTED, LONG, Place, enqueue, failed, own, shared, until, within};
 
 async fn stored(broker: &RedisBroker, place: &Place) -> Result<(), BrokerError> {
     let session = uuid::Uuid::new_v4().as_u128();

@@ -27,7 +27,7 @@ use crate::kit::{LONG, Place, moment, settlement, shared, want};
 
 const CLIENTS: u64 = 4;
 const WORKERS: u64 = 3;
-const BATCHES: u64 = 40;
+const BATCHES: u64 = 150;
 const BATCH_MAX: u64 = 8;
 
 /// What all take part in.
@@ -189,16 +189,16 @@ async fn faults(world: Arc<World>) {
     let mut rng = rng(world.seed, 999);
     while !world.is_over.load(Ordering::SeqCst) {
         let proxy = &world.proxies[rng.random_range(0..world.proxies.len())];
-        match rng.random_range(0..8) {
-            0..=2 => proxy.lose_next_reply_to("EVALSHA"),
-            3 => proxy.cut_after(Direction::ToClient, rng.random_range(0..2000)),
-            4 => proxy.cut_after(Direction::ToServer, rng.random_range(0..4000)),
-            5 => proxy.close_connections(),
-            6 => proxy.reset_connections(),
+        match rng.random_range(0..12) {
+            0..=6 => proxy.lose_next_reply_to("EVALSHA"),
+            7 => proxy.cut_after(Direction::ToClient, rng.random_range(0..2000)),
+            8 => proxy.cut_after(Direction::ToServer, rng.random_range(0..4000)),
+            9 => proxy.close_connections(),
+            10 => proxy.reset_connections(),
             _ => proxy.delay(Direction::ToClient, Duration::from_millis(rng.random_range(1..15))),
         }
-        moment(Duration::from_millis(rng.random_range(1..25))).await;
-        if rng.random_bool(0.4) {
+        moment(Duration::from_millis(rng.random_range(0..6))).await;
+        if rng.random_bool(0.2) {
             proxy.heal().await.expect("healed");
         }
     }

@@ -63,44 +63,57 @@ async fn of_twenty_waiters_one_gets_the_task_that_a_go_client_pushed() {
     }
     let (tell, mut told) = tokio::sync::mpsc::channel(20);
     let mut waiters = tokio::task::JoinSet::new();
-    for nth in 0..20_u128 {
+    for nth in 0..20_u64 {
         let broker = handles[usize::try_from(nth).expect("small") % 4].clone();
-        let (interest, place, tell) = (interest.clone(), place.clone(), tell.clone());
-        waiters.spawn(async move {
-            // As a worker does: wait, claim, and wait again if there was nothing.
-            loop {
-                let woke = broker.wait(&interest, t(0), LONG).await.expect("no error");
-                if woke.queues.is_empty() {
-                    continue;
-                }
-                let stamp = stamp(1000 + nth, 0, 1);
-                let claims = broker.claim(&place.queue, stamp, t(1), &want(1)).await;
-                if !claims.expect("answered").claims.is_empty() {
-                    tell.send(nth).await.expect("somebody listens");
-                    return;
-                }
-            }
-        });
+        waiters.spawn(claims_forever(broker, place.clone(), 1000 + u128::from(nth), tell.clone()));
     }
-    // A task that the go client would write: the record, then the line.
-    let template = place.broker(&server.url());
-    let other = queue("template");
-    let batch = tasks(&["a"]).into();
-    template.enqueue(&other, stamp(1, 0, 1), t(0), batch).await.expect("stored");
-    let record = format!("{}:{{template}}:t:a", place.namespace);
-    place.raw(&["RENAME", &record, &place.key("t:a")]);
-    until(async || place.raw(&["PING"]), |_| true).await;
-    let before = commands(&server);
-    place.raw(&["LPUSH", &place.key("pending"), "a"]);
-    within(LONG, told.recv()).await.expect("somebody got it");
-    // The others are back at waiting, or soon will be.
-    let settled = tokio::time::timeout(Duration::from_millis(500), told.recv()).await;
-    assert!(settled.is_err(), "one task, and two got it");
-    let caused = commands(&server) - before - 1;
-    println!("a push to 20 waiters of 4 processes caused {caused} commands");
-    assert!(caused < 20 * 12, "{caused}");
-    assert_eq!((place.pending(), place.count("LLEN", "active")), (0, 1));
+    for push in 1..=8 {
+        let name = format!("task-{push}");
+        written_as_by_go(&place, &handles[0], &name).await;
+        let before = commands(&server);
+        place.raw(&["LPUSH", &place.key("pending"), &name]);
+        within(LONG, told.recv()).await.expect("somebody got it");
+        // The others come too late, and wait again.
+        let another = tokio::time::timeout(Duration::from_millis(300), told.recv()).await;
+        assert!(another.is_err(), "one task, and two got it");
+        let caused = commands(&server) - before - 1;
+        println!("push {push} to 20 waiters of 4 processes caused {caused} commands");
+        assert!(caused < 20 * 40, "{caused}");
+        assert_eq!((place.pending(), place.count("LLEN", "active")), (0, push));
+    }
     waiters.abort_all();
+}
+
+/// As a worker does: wait, claim, and wait again.
+async fn claims_forever(
+    broker: RedisBroker,
+    place: Arc<Place>,
+    session: u128,
+    tell: tokio::sync::mpsc::Sender<u128>,
+) {
+    let interest = Interest { queues: vec![place.queue.clone()], token: None };
+    let mut seq = 1;
+    loop {
+        let woke = broker.wait(&interest, t(0), LONG).await.expect("no error");
+        if woke.queues.is_empty() {
+            continue;
+        }
+        let claims = broker.claim(&place.queue, stamp(session, 0, seq), t(1), &want(1)).await;
+        if !claims.expect("answered").claims.is_empty() {
+            seq += 1;
+            tell.send(session).await.expect("somebody listens");
+        }
+    }
+}
+
+/// The record of a task that is in no line yet.
+async fn written_as_by_go(place: &Place, broker: &RedisBroker, name: &str) {
+    let aside = queue("aside");
+    let session = uuid::Uuid::new_v4().as_u128();
+    let stored = broker.enqueue(&aside, stamp(session, 0, 1), t(0), tasks(&[name]).into()).await;
+    stored.expect("stored");
+    let record = format!("{}:{{aside}}:t:{name}", place.namespace);
+    place.raw(&["RENAME", &record, &place.key(&format!("t:{name}"))]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
