@@ -12,10 +12,11 @@ use outlast_core::{
 
 use crate::address::Address;
 use crate::beat::Presence;
-use crate::conn::{Call, Class, Link, PushHandler, Server};
+use crate::conn::{Call, Class, Server};
 use crate::held::HeldLeases;
 use crate::hub::Hub;
 use crate::keys::Root;
+use crate::link::{Link, PushHandler};
 use crate::session::Renewals;
 use crate::wait::Crowd;
 
@@ -92,7 +93,8 @@ impl RedisBroker {
         Ok(Self { inner })
     }
 
-    /// A broker whose server has answered.
+    /// A broker whose server has answered. Where the server may evict keys when its memory is full, the log says
+    /// so, with the remedy.
     ///
     /// # Errors
     /// As [`RedisBroker::new`], and what the server or the network answers: its kind says whether it can be
@@ -100,6 +102,7 @@ impl RedisBroker {
     pub async fn open(url: &str, options: Options) -> Result<Self, BrokerError> {
         let broker = Self::new(url, options)?;
         broker.inner.admin.about().await?;
+        broker.inner.warn_of_eviction().await;
         Ok(broker)
     }
 

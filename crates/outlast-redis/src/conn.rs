@@ -1,22 +1,17 @@
-//! Connections to the server. The only module that knows a topology: today one server; Sentinel and
-//! Cluster are other ways to answer [`Server::connect`].
-//!
-//! A [`Link`] is one supervised connection. It is made when it is needed, by one caller at a time; whoever
-//! waited for an attempt that failed gets its error instead of trying again. After a timeout, a broken
-//! stream or an answer of the wrong server the connection is dropped whole: a stream on which an answer
-//! is missing can never be trusted again. A link never repeats a call, except once what the server says
-//! it did not run (NOSCRIPT), as law L4 allows.
+//! Servers, and how a connection to one is made. The only module that knows a topology: today one server;
+//! Sentinel and Cluster are other ways to answer [`Server::connect`]. What keeps a connection is in `link.rs`.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outlast_core::{BrokerError, Kind};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, PushKind, RedisError, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError};
 
 use crate::address::Address;
-use crate::error::{Phase, classify, is_connection_spent};
+use crate::error::{Phase, classify};
+use crate::link::{Live, PushHandler};
 use crate::scripts::{Dialect, Script, loaded};
 
 /// How long a connection may take to be made, TLS and login included.
@@ -39,8 +34,8 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    /// How long an answer may take before the connection is given up.
-    fn patience(self) -> Duration {
+    /// How long an answer may take, the wait for its turn included, before the connection is given up.
+    pub(crate) fn patience(self) -> Duration {
         match self {
             Class::Produce | Class::Consume | Class::Watch => Duration::from_secs(2),
             Class::Admin => Duration::from_secs(10),
@@ -78,17 +73,18 @@ impl Server {
         &self.address.shown
     }
 
-    fn failed(&self, error: RedisError, phase: Phase) -> BrokerError {
+    pub(crate) fn failed(&self, error: RedisError, phase: Phase) -> BrokerError {
         classify(error, self.shown(), phase)
     }
 
-    async fn connect(
+    /// Makes a connection within [`CONNECT_PATIENCE`]. On `channel`, if there is one, the server also tells
+    /// which of the keys that were read have changed.
+    pub(crate) async fn connect(
         &self,
-        class: Class,
         on_push: PushHandler,
         channel: Option<&str>,
     ) -> Result<Live, BrokerError> {
-        let making = self.make(class, on_push, channel);
+        let making = self.make(on_push, channel);
         let made = tokio::time::timeout(CONNECT_PATIENCE, making).await;
         made.map_err(|late| {
             let what = format!("{} did not answer within {CONNECT_PATIENCE:?}", self.shown());
@@ -96,17 +92,13 @@ impl Server {
         })?
     }
 
-    async fn make(
-        &self,
-        class: Class,
-        on_push: PushHandler,
-        channel: Option<&str>,
-    ) -> Result<Live, BrokerError> {
+    async fn make(&self, on_push: PushHandler, channel: Option<&str>) -> Result<Live, BrokerError> {
         let is_broken = Arc::new(AtomicBool::new(false));
         let broken = is_broken.clone();
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_PATIENCE))
-            .set_response_timeout(Some(class.patience()))
+            // `Link` waits for answers itself: its patience includes the wait for a place here.
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(256)
             .set_concurrency_limit(UNDER_WAY_MAX)
             .set_push_sender(move |push: PushInfo| {
@@ -129,7 +121,7 @@ impl Server {
             Some(channel) => self.watch(&mut connection, channel).await?,
             None => false,
         };
-        Ok(Live { connection, about, is_broken, is_told })
+        Ok(Live::new(connection, about, is_broken, is_told))
     }
 
     /// Asks to be told. Where that is forbidden or unknown, waiters poll, and the log says so.
@@ -202,147 +194,10 @@ impl Server {
     }
 }
 
-/// What is done with messages that nobody asked for. Must not block.
-pub(crate) type PushHandler = Arc<dyn Fn(PushInfo) + Send + Sync>;
-
-/// A connection that works as far as anybody knows.
-#[derive(Clone)]
-struct Live {
-    connection: MultiplexedConnection,
-    about: About,
-    is_broken: Arc<AtomicBool>,
-    /// The server tells which of the keys that were read have changed.
-    is_told: bool,
-}
-
-/// One supervised connection; see the module's page.
-pub(crate) struct Link {
-    server: Arc<Server>,
-    class: Class,
-    on_push: PushHandler,
-    channel: Option<String>,
-    live: Mutex<Option<Live>>,
-    /// Held while a connection is made; counts the attempts that failed, and keeps the last error.
-    making: tokio::sync::Mutex<(u64, Option<BrokerError>)>,
-    failures: std::sync::atomic::AtomicU64,
-}
-
-impl Link {
-    /// A connection on which the server tells which keys have changed, and what comes on `channel`.
-    pub(crate) fn watching(server: Arc<Server>, channel: String, on_push: PushHandler) -> Self {
-        Self { channel: Some(channel), on_push, ..Self::new(server, Class::Watch) }
-    }
-
-    pub(crate) fn new(server: Arc<Server>, class: Class) -> Self {
-        Self {
-            server,
-            class,
-            on_push: Arc::new(|_| {}),
-            channel: None,
-            live: Mutex::new(None),
-            making: tokio::sync::Mutex::new((0, None)),
-            failures: std::sync::atomic::AtomicU64::new(0),
-        }
-    }
-
-    /// What the server says of itself; makes a connection if there is none.
-    pub(crate) async fn about(&self) -> Result<About, BrokerError> {
-        Ok(self.live().await?.about)
-    }
-
-    /// Sends one command.
-    pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, BrokerError> {
-        let live = self.live().await?;
-        let answer = command.query_async(&mut live.connection.clone()).await;
-        answer.map_err(|error| self.lost(&live, error))
-    }
-
-    /// Sends several commands at once; the first error stands for all.
-    pub(crate) async fn run_all(&self, commands: &Pipeline) -> Result<Vec<Value>, BrokerError> {
-        let live = self.live().await?;
-        let answer = commands.query_async(&mut live.connection.clone()).await;
-        answer.map_err(|error| self.lost(&live, error))
-    }
-
-    /// Runs a script.
-    pub(crate) async fn script(&self, call: &Call) -> Result<Value, BrokerError> {
-        let live = self.live().await?;
-        let script = call.script.on(live.about.dialect);
-        let by_hash = call.command("EVALSHA", &script.hash);
-        match by_hash.query_async(&mut live.connection.clone()).await {
-            Err(error) if RedisError::code(&error) == Some("NOSCRIPT") => {
-                let by_text = call.command("EVAL", &script.text);
-                let answer = by_text.query_async(&mut live.connection.clone()).await;
-                answer.map_err(|error| self.lost(&live, error))
-            }
-            answer => answer.map_err(|error| self.lost(&live, error)),
-        }
-    }
-
-    /// True if the server tells what changes; makes a connection if there is none.
-    pub(crate) async fn is_told(&self) -> Result<bool, BrokerError> {
-        Ok(self.live().await?.is_told)
-    }
-
-    /// Drops the connection, if there is one.
-    pub(crate) fn close(&self) {
-        *self.held() = None;
-    }
-
-    fn held(&self) -> std::sync::MutexGuard<'_, Option<Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn current(&self) -> Option<Live> {
-        let held = self.held();
-        held.as_ref().filter(|live| !live.is_broken.load(Ordering::Acquire)).cloned()
-    }
-
-    async fn live(&self) -> Result<Live, BrokerError> {
-        if let Some(live) = self.current() {
-            return Ok(live);
-        }
-        let seen = self.failures.load(Ordering::Acquire);
-        let mut making = self.making.lock().await;
-        if let Some(live) = self.current() {
-            return Ok(live);
-        }
-        if let (count, Some(error)) = &*making
-            && *count > seen
-        {
-            return Err(error.clone());
-        }
-        let channel = self.channel.as_deref();
-        match self.server.connect(self.class, self.on_push.clone(), channel).await {
-            Ok(live) => {
-                *self.held() = Some(live.clone());
-                Ok(live)
-            }
-            Err(error) => {
-                let count = self.failures.fetch_add(1, Ordering::AcqRel) + 1;
-                *making = (count, Some(error.clone()));
-                Err(error)
-            }
-        }
-    }
-
-    /// Gives the connection up if the error says so, and names the error.
-    fn lost(&self, live: &Live, error: RedisError) -> BrokerError {
-        if is_connection_spent(&error) {
-            live.is_broken.store(true, Ordering::Release);
-            let mut held = self.held();
-            if held.as_ref().is_some_and(|held| Arc::ptr_eq(&held.is_broken, &live.is_broken)) {
-                *held = None;
-            }
-        }
-        self.server.failed(error, Phase::Sent)
-    }
-}
-
 /// A script with what it is called with.
 #[derive(Debug)]
 pub(crate) struct Call {
-    script: &'static Script,
+    pub(crate) script: &'static Script,
     keys: Vec<String>,
     args: Vec<Arg>,
 }
@@ -386,7 +241,7 @@ impl Call {
         self
     }
 
-    fn command(&self, name: &str, script: &str) -> Cmd {
+    pub(crate) fn command(&self, name: &str, script: &str) -> Cmd {
         let mut command = redis::cmd(name);
         command.arg(script).arg(self.keys.len());
         for key in &self.keys {

@@ -31,6 +31,9 @@ pub(crate) fn is_connection_spent(error: &RedisError) -> bool {
     error.is_io_error() || is_wrong_server || error.kind() == ErrorKind::Parse
 }
 
+const NO_PERMISSION: (Kind, &str) =
+    (Kind::Misconfigured, "the user lacks a permission: see docs/redis-keys.md");
+
 fn judge(error: &RedisError, phase: Phase) -> (Kind, &'static str) {
     if let Some(known) = error.code().and_then(by_code) {
         return known;
@@ -47,19 +50,23 @@ fn judge(error: &RedisError, phase: Phase) -> (Kind, &'static str) {
         }
         ErrorKind::InvalidClientConfig => (Kind::Misconfigured, "check the URL"),
         ErrorKind::RESP3NotSupported => (Kind::Misconfigured, "Redis 6.2 or later is needed"),
-        ErrorKind::Io if is_tls(error) => (
+        // Once a request is on its way, it says nothing about the request.
+        _ if phase == Phase::Connecting && is_tls(error) => (
             Kind::Misconfigured,
             "check the certificates: `?ca=FILE` names the authority, and whether the server speaks TLS",
         ),
-        ErrorKind::Io if text.contains("max number of clients") => {
-            (Kind::Unavailable, "the server has no connection left: raise maxclients")
-        }
         _ if text.contains("max number of clients") => {
             (Kind::Unavailable, "the server has no connection left: raise maxclients")
         }
         _ if text.contains("unknown command") => {
             (Kind::Misconfigured, "Redis 6.2 or later, or Valkey, is needed")
         }
+        // Redis 7 gives these no code, but a place in the script.
+        _ if text.contains("user executing the script can't") => NO_PERMISSION,
+        _ if text.contains("DB index is out of range") => (
+            Kind::Misconfigured,
+            "the server has no such database: see `databases` in its configuration",
+        ),
         _ if text.contains("user_script") || text.contains("Error running script") => {
             (Kind::Corrupt, "a script met data that it cannot read")
         }
@@ -81,7 +88,7 @@ fn by_code(code: &str) -> Option<(Kind, &'static str)> {
         "READONLY" => (Kind::Unavailable, "the server is a replica: give the primary's address"),
         "NOAUTH" => (Kind::Misconfigured, "the server asks for a password: put it into the URL"),
         "WRONGPASS" => (Kind::Misconfigured, "check user name and password in the URL"),
-        "NOPERM" => (Kind::Misconfigured, "the user lacks a permission: see docs/redis-keys.md"),
+        "NOPERM" => NO_PERMISSION,
         "MOVED" | "ASK" | "CROSSSLOT" => (
             Kind::Misconfigured,
             "the server is a node of a cluster: this URL is for a single server",
@@ -105,7 +112,8 @@ fn is_tls(error: &RedisError) -> bool {
         }
         source = error.source();
     }
-    error.to_string().contains("certificate")
+    let text = error.to_string();
+    text.contains("certificate") || text.contains("received fatal alert")
 }
 
 #[cfg(test)]
@@ -135,6 +143,11 @@ mod tests {
                 "NOPERM this user has no permissions to run the 'evalsha' command",
                 Kind::Misconfigured,
             ),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: f, on @user_script:1.",
+                Kind::Misconfigured,
+            ),
+            ("ERR DB index is out of range", Kind::Misconfigured),
             ("MOVED 5718 10.0.0.8:6379", Kind::Misconfigured),
             ("WRONGTYPE Operation against a key", Kind::Corrupt),
             (

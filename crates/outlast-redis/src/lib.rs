@@ -20,6 +20,8 @@ mod held;
 mod hub;
 mod inspect;
 mod keys;
+mod link;
+mod memory;
 mod people;
 mod proto;
 mod record;

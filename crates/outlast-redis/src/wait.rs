@@ -14,9 +14,12 @@ use crate::hub::{Seen, Subject};
 use crate::record::moment_of_score;
 use crate::scripts::WAIT_TELL;
 
-/// How often a waiter makes sure that its connection is alive: a stream that is cut without a word says
-/// nothing more, which looks like a quiet queue.
-const PROBE_EVERY: Duration = Duration::from_secs(15);
+/// After how much silence the waiters of a process make sure, together, that their connection is alive: a
+/// stream that is cut without a word says nothing more, which looks like a quiet queue.
+const PROBE_EVERY: Duration = Duration::from_secs(3);
+
+/// The shortest pause of a waiter before it asks whether another has probed.
+const PROBE_PAUSE_MIN: Duration = Duration::from_millis(20);
 
 /// How often a waiter looks where the server does not tell.
 const POLL_EVERY: Duration = Duration::from_millis(200);
@@ -53,13 +56,17 @@ impl Inner {
                 return Ok(Woke::default());
             }
             let due = next_due(&looked).map(|due| due.since(moment));
-            let net = if is_told { PROBE_EVERY } else { POLL_EVERY };
+            let net = match is_told {
+                true => self.watch.silence_left(PROBE_EVERY).max(PROBE_PAUSE_MIN),
+                false => POLL_EVERY,
+            };
             let pause = [left, due, Some(net)].into_iter().flatten().min().unwrap_or(net);
             was_rung = tokio::time::timeout(pause, bell.changed()).await.is_ok();
             if was_rung {
                 tokio::time::sleep(self.jitter()).await;
             } else if is_told && pause == net {
-                self.watch.run(&redis::cmd("PING")).await?;
+                // Of a dead connection the next look tells more: it makes another.
+                self.watch.probe(PROBE_EVERY).await;
             }
         }
     }

@@ -32,7 +32,6 @@ if #ids > 0 then
   local leases = {}
   -- In a packed list every insertion reads the scores before it as text: 20 µs each among a hundred. One long member makes
   -- it a skip list.
-  local held = call('ZCARD', KEYS[4])
   local is_packed = held <= 128 and held + #ids > 8 and (held == 0 or call('OBJECT', 'ENCODING', KEYS[4]) == 'listpack')
   if is_packed then leases = {score, LONG} end
   for nth, id in ipairs(ids) do

@@ -1,5 +1,12 @@
 -- asynq's counters (contract §3.0): the lifetime ones begin again at the end of what a number can hold, the daily ones expire.
 local COUNTER_MAX = 9223372036854775807
+-- Fails before anything is written if a counter is none.
+local function check_counters(keys)
+  for _, key in pairs(keys) do
+    local kept = redis.call('GET', key)
+    if kept and not tonumber(kept) then error('WRONGTYPE ' .. key .. ' is no counter') end
+  end
+end
 local function count_day(key, by, until_s)
   if redis.call('INCRBY', key, by) == by then redis.call('EXPIREAT', key, until_s) end
 end

@@ -5,24 +5,33 @@ local function due_of(key, now_s, most, into)
   for at = 1, #found, 2 do into[#into + 1] = {found[at], tonumber(found[at + 1]), key} end
   return #found / 2
 end
+local function group_of(found) return found[1] or found[3] or '' end
 local function promote(place, now_s, now_ns, most)
   local due = {}
   local scheduled = due_of(place.scheduled, now_s, most, due)
   local retry = due_of(place.retry, now_s, most, due)
   if #due == 0 then return 0 end
+  redis.call('LLEN', place.pending)
+  redis.call('SCARD', place.groups)
   if scheduled > 0 and retry > 0 then
     table.sort(due, function(one, two)
       if one[2] ~= two[2] then return one[2] < two[2] end
       return one[1] < two[1]
     end)
   end
+  -- Read first, written after.
+  local records = {}
+  for nth, task in ipairs(due) do
+    local found = redis.call('HMGET', place.prefix .. 't:' .. task[1], 'group', 'state', 'o:group')
+    if group_of(found) ~= '' then redis.call('ZCARD', place.prefix .. 'g:' .. group_of(found)) end
+    records[nth] = found
+  end
   local line, moved = {}, {[place.scheduled] = {}, [place.retry] = {}}
-  for _, task in ipairs(due) do
-    local id = task[1]
+  for nth, task in ipairs(due) do
+    local id, found = task[1], records[nth]
     local key = place.prefix .. 't:' .. id
     table.insert(moved[task[3]], id)
-    local found = redis.call('HMGET', key, 'group', 'state', 'o:group')
-    local group = found[1] or found[3] or ''
+    local group = group_of(found)
     if not found[2] then
       -- A ghost: its record is gone, so there is nothing to run.
     elseif group ~= '' then

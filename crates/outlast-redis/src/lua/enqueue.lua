@@ -7,6 +7,7 @@ local place = {pending = KEYS[2], scheduled = KEYS[3], groups = KEYS[4], prefix 
 local queues = ARGV[4]
 local known = queues == '' or call('SISMEMBER', queues, ARGV[5]) == 1
 check_places(place)
+for at = 8, #ARGV, PUT_ARGS do check_put(place, at) end
 local verdicts, accepted = {}, 0
 for nth = 1, (#ARGV - 7) / PUT_ARGS do
   local verdict, of = put(place, ARGV[6], 8 + (nth - 1) * PUT_ARGS)

@@ -48,3 +48,13 @@ local function check_places(place)
   redis.call('ZCARD', place.scheduled)
   redis.call('SCARD', place.groups)
 end
+-- The same for what one task needs.
+local function check_put(place, at)
+  local kind, lock, once, group = ARGV[at + 3], ARGV[at + 5], ARGV[at + 7], ARGV[at + 9]
+  if once ~= '' then redis.call('STRLEN', once) end
+  if lock ~= '' then redis.call('STRLEN', lock) end
+  if kind == 'g' then
+    redis.call('ZCARD', place.prefix .. 'g:' .. group)
+    redis.call('SCARD', place.prefix .. 'outlast:groups')
+  end
+end

@@ -18,6 +18,13 @@ check_places(place)
 call('LLEN', KEYS[2])
 for nth = 6, 8 do call('ZCARD', KEYS[nth]) end
 call('ZCARD', KEYS[10])
+local counters = {processed_day = KEYS[11], failed_day = KEYS[12], processed = KEYS[13], failed = KEYS[14]}
+check_counters(counters)
+for nth = 1, count do
+  call('HLEN', P .. 't:' .. ARGV[12 + (nth - 1) * ITEM])
+  call('ZCARD', P .. 'g:' .. ARGV[12 + (nth - 1) * ITEM])
+end
+for at = first_put, #ARGV, PUT_ARGS do check_put(place, at) end
 local processed, failed = 0, 0
 
 local function leave(id)
@@ -149,6 +156,6 @@ for nth = 1, count do
   local verdict, why = settle(12 + (nth - 1) * ITEM)
   if verdict then verdicts[#verdicts + 1] = {nth, verdict, why} end
 end
-count_runs({processed_day = KEYS[11], failed_day = KEYS[12], processed = KEYS[13], failed = KEYS[14]}, processed, failed, ARGV[7])
+count_runs(counters, processed, failed, ARGV[7])
 remember(lost, 's', verdicts[1] and verdicts)
 return {APPLIED, lost, 's', verdicts}

@@ -14,9 +14,11 @@ for _, id in ipairs(ids) do
   if named[id] then return {DECLINED} end
   named[id] = true
 end
+local counters = {processed_day = KEYS[4], processed = KEYS[5]}
+check_counters(counters)
 drop_active(KEYS[2], ids)
 call('ZREM', KEYS[3], unpack(ids))
 local gone = call('DEL', unpack(KEYS, 6))
-count_runs({processed_day = KEYS[4], processed = KEYS[5]}, gone, 0, ARGV[5])
+count_runs(counters, gone, 0, ARGV[5])
 remember(lost, 's', nil)
 return {APPLIED, lost, 's', {}}

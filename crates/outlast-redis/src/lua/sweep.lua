@@ -12,15 +12,19 @@ local place = {pending = KEYS[1], scheduled = KEYS[4], retry = KEYS[5], groups =
 local recovered, given_up, reclaimed, deleted, healed = 0, 0, 0, 0, 0
 for nth = 1, 2 do call('LLEN', KEYS[nth]) end
 for nth = 3, 7 do call('ZCARD', KEYS[nth]) end
+call('SCARD', KEYS[8])
+call('ZCARD', KEYS[9])
+call('SCARD', KEYS[10])
+if ARGV[11] ~= '' then call('SCARD', ARGV[11]) end
 
 local due = promote(place, now, ARGV[3], most)
 
 -- A task whose worker vanished: no attempt of its own.
 local function lose(id)
-  drop_active(KEYS[2], {id})
-  call('ZREM', KEYS[3], id)
   local key = P .. 't:' .. id
   local found = call('HMGET', key, 'msg', 'state')
+  drop_active(KEYS[2], {id})
+  call('ZREM', KEYS[3], id)
   if not found[1] or found[2] ~= 'active' then
     healed = healed + 1
     return

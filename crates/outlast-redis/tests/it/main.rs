@@ -1,0 +1,13 @@
+//! Connections that fail, replies that are lost, and data that is not ours: the broker against real servers.
+
+mod connect;
+mod foreign;
+mod forgotten;
+mod half_open;
+mod kit;
+mod lost;
+mod memory;
+mod outage;
+mod random;
+mod unfit;
+mod wake;
