@@ -50,6 +50,11 @@ if call('EXISTS', KEYS[5]) == 1 then return {APPLIED, lost, 'c', 'P', {}, {}, 0}
 -- Nothing is written before everything is known to be what it should be; what is read below is not asked for twice.
 call('LLEN', KEYS[3])
 local held = call('ZCARD', KEYS[4])
+if ARGV[15] ~= '0' then
+  call('LLEN', KEYS[2])
+  call('SCARD', KEYS[8])
+  call('ZCARD', KEYS[9])
+end
 
 promote({scheduled = KEYS[6], retry = KEYS[7], pending = KEYS[2], groups = KEYS[8], prefix = P}, now_s, now_ns, ARGV[11])
 local sets, taken_sets, more = {}, {}, false

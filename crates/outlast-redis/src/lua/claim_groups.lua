@@ -41,8 +41,6 @@ local function take_group(group, size)
   taken_sets[#taken_sets + 1] = name
 end
 if #policies > 0 then
-  call('LLEN', KEYS[2])
-  call('ZCARD', KEYS[9])
   local most = tonumber(ARGV[12])
   local groups = call('SCARD', KEYS[8]) > most and call('SRANDMEMBER', KEYS[8], most) or call('SMEMBERS', KEYS[8])
   table.sort(groups)
