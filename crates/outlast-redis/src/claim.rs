@@ -142,7 +142,7 @@ impl Inner {
             match record::record_of(queue, &id, &read.stored(TaskState::Aggregating), now) {
                 Ok(task) => tasks.push(task),
                 Err(unreadable) => {
-                    corrupt.push(Corrupt { id, set: name.clone(), why: unreadable.to_string() })
+                    corrupt.push(Corrupt { id, set: name.clone(), why: unreadable.to_string() });
                 }
             }
         }

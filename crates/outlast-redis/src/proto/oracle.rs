@@ -13,7 +13,10 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 pub(super) fn unhex(text: &str) -> Vec<u8> {
-    let digits = text.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).expect("the vectors are ASCII"));
+    let digits = text
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).expect("the vectors are ASCII"));
     digits.map(|pair| u8::from_str_radix(pair, 16).expect("the vectors are hex")).collect()
 }
 
