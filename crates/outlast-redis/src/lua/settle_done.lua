@@ -4,12 +4,12 @@
 -- Answers as settle.lua, or DECLINED, with nothing written, if a lease is not there: then settle.lua decides.
 local lost, earlier = arrive()
 if not lost then return earlier end
+local counters = {processed_day = KEYS[4], processed = KEYS[5]}
+check_counters(counters)
 local ids, fraction = {unpack(ARGV, 6)}, tonumber(ARGV[4])
 for _, score in ipairs(call('ZMSCORE', KEYS[3], unpack(ids))) do
   if not score or tonumber(score) % 1 ~= fraction then return {DECLINED} end
 end
-local counters = {processed_day = KEYS[4], processed = KEYS[5]}
-check_counters(counters)
 drop_active(KEYS[2], ids)
 call('ZREM', KEYS[3], unpack(ids))
 local gone = call('DEL', unpack(KEYS, 6))

@@ -137,7 +137,7 @@ async fn a_waiter_wakes_soon_after_a_push() {
         let pushed = Instant::now();
         place.raw(&["LPUSH", &place.key("pending"), "a"]);
         let (woke, at) = waiting.await.expect("it ends");
-        assert_eq!(woke.queues, [place.queue.clone()]);
+        assert_eq!(woke.queues, std::slice::from_ref(&place.queue));
         took.push(at - pushed);
         place.raw(&["DEL", &place.key("pending")]);
         let is_quiet = async || broker.wait(&interest, t(0), Duration::ZERO).await;
