@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use outlast_core::limits::SESSION_TTL;
 use outlast_core::{
     Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
     NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, TaskId, Timestamp, Want,
@@ -153,10 +154,9 @@ impl Inner {
         now: Timestamp,
     ) {
         call.int(i64::from(stamp.lane)).text(stamp.seq.to_string());
-        match self.renewals.due(queue, &stamp, now) {
-            Some(seconds) => call.text(seconds.to_string()),
-            None => call.fixed("0"),
-        };
+        let seconds = SESSION_TTL.as_secs().cast_signed();
+        let is_due = self.renewals.is_due(queue, &stamp, now);
+        call.int(if is_due { seconds } else { -seconds });
     }
 }
 

@@ -34,6 +34,7 @@ impl Inner {
         let keys = self.root.queue(queue);
         let call = self.claim_call(&keys, queue, stamp, now, want);
         let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
+        let is_applied = answer.status == Status::Applied;
         let mut taken = Taken::read(answer)?;
         if taken.ghosts > 0 {
             tracing::warn!(%queue, ghosts = taken.ghosts, "ids without a task were taken out of the line");
@@ -46,7 +47,7 @@ impl Inner {
         for task in std::mem::take(&mut taken.tasks) {
             claims.push(self.claimed_task(queue, want, task, now, &mut corrupt)?);
         }
-        if !claims.is_empty() {
+        if is_applied && !claims.is_empty() {
             self.renewals.renewed(queue, &stamp, now);
         }
         if !corrupt.is_empty() {

@@ -8,7 +8,7 @@ use outlast_core::{
     TaskId, TaskState, Timestamp,
 };
 
-use crate::answer::{self, Verdict, stamped};
+use crate::answer::{self, Status, Verdict, stamped};
 use crate::broker::{Inner, check_batch};
 use crate::conn::Call;
 use crate::keys::Keys;
@@ -49,7 +49,9 @@ impl Inner {
         }
         let answer = self.produce.script(&call).await?;
         let mut answer = stamped(answer, stamp, "e")?;
-        self.renewals.renewed(queue, &stamp, now);
+        if answer.status == Status::Applied {
+            self.renewals.renewed(queue, &stamp, now);
+        }
         for verdict in answer::verdicts(answer.rest.next().unwrap_or_default())? {
             if let Some(nth) = verdict.nth.checked_sub(1).and_then(|nth| offered.get(nth)) {
                 verdicts[*nth] = refused(verdict);

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use outlast_core::limits::SESSION_TTL;
 use outlast_core::{QueueName, SessionId, Stamp, Timestamp};
 
 /// A record is renewed by the first batch after this long: well within its day.
@@ -20,15 +19,14 @@ type Key = (QueueName, SessionId);
 pub(crate) struct Renewals(Mutex<HashMap<Key, Timestamp>>);
 
 impl Renewals {
-    /// Seconds for which the batch should keep its session's record; `None`: it is young enough.
-    pub(crate) fn due(&self, queue: &QueueName, stamp: &Stamp, now: Timestamp) -> Option<u64> {
+    /// True if the batch should keep its session's record alive; else it is young enough.
+    pub(crate) fn is_due(&self, queue: &QueueName, stamp: &Stamp, now: Timestamp) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = known.get(&(queue.clone(), stamp.session));
-        let is_young = last.is_some_and(|at| *at <= now && now.since(*at) < RENEW_AFTER);
-        (!is_young).then_some(SESSION_TTL.as_secs())
+        !last.is_some_and(|at| *at <= now && now.since(*at) < RENEW_AFTER)
     }
 
-    /// A batch with a record was applied, and kept it alive.
+    /// A batch with a record was applied, and kept it alive. (A repeat does not: it writes nothing.)
     pub(crate) fn renewed(&self, queue: &QueueName, stamp: &Stamp, now: Timestamp) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= SESSIONS_MAX {

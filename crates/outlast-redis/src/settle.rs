@@ -52,7 +52,9 @@ impl Inner {
         settlements: &[Settlement],
         mut answer: answer::Stamped,
     ) -> Result<Settled, BrokerError> {
-        self.renewals.renewed(queue, &stamp, now);
+        if answer.status == Status::Applied {
+            self.renewals.renewed(queue, &stamp, now);
+        }
         let mut verdicts = vec![SettleVerdict::Applied; settlements.len()];
         for verdict in answer::verdicts(answer.rest.next().unwrap_or_default())? {
             if let Some(slot) = verdict.nth.checked_sub(1).and_then(|nth| verdicts.get_mut(nth)) {

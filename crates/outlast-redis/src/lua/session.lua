@@ -1,14 +1,16 @@
 -- Why a batch can be repeated (design §5). Prefixed to every script that carries a stamp.
--- KEYS[1] the session's hash; ARGV[1] the lane, ARGV[2] the batch's number, ARGV[3] seconds to live or '0'.
+-- KEYS[1] the session's hash; ARGV[1] the lane, ARGV[2] the batch's number, ARGV[3] seconds to live from now on, or below zero
+-- where that was said lately: then they are for a record that is new after all.
 -- A lane holds "<seq>", or "<seq> <packed>" where the answer was not the usual one.
 local call = redis.call
 local APPLIED, REPEATED, GHOST, DECLINED = 0, 1, 2, 3
-local seq = tonumber(ARGV[2])
+local seq, is_new = tonumber(ARGV[2]), false
 
 -- The number after which batches were forgotten (-1: none were), or nil and the whole answer.
 local function arrive()
   local kept = call('HGET', KEYS[1], ARGV[1])
   if not kept then
+    is_new = true
     if seq == 1 then return -1 end
     return 0
   end
@@ -27,5 +29,6 @@ local function remember(lost, verb, answer)
   local kept = ARGV[2]
   if lost >= 0 or answer then kept = kept .. ' ' .. cmsgpack.pack({lost, verb, answer or {}}) end
   call('HSET', KEYS[1], ARGV[1], kept)
-  if ARGV[3] ~= '0' then call('EXPIRE', KEYS[1], ARGV[3]) end
+  local live = tonumber(ARGV[3])
+  if live > 0 or is_new then call('EXPIRE', KEYS[1], math.abs(live)) end
 end

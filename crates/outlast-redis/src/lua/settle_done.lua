@@ -5,6 +5,8 @@
 -- decides.
 local lost, earlier = arrive()
 if not lost then return earlier end
+local counters = {processed_day = KEYS[4], processed = KEYS[5]}
+check_counters(counters)
 local ids, fraction = {unpack(ARGV, 6)}, tonumber(ARGV[4])
 for _, score in ipairs(call('ZMSCORE', KEYS[3], unpack(ids))) do
   if not score or tonumber(score) % 1 ~= fraction then return {DECLINED} end
@@ -14,8 +16,6 @@ for _, id in ipairs(ids) do
   if named[id] then return {DECLINED} end
   named[id] = true
 end
-local counters = {processed_day = KEYS[4], processed = KEYS[5]}
-check_counters(counters)
 drop_active(KEYS[2], ids)
 call('ZREM', KEYS[3], unpack(ids))
 local gone = call('DEL', unpack(KEYS, 6))

@@ -1,9 +1,12 @@
 //! A key of ours that holds what another program has put there: the error says so, and nothing is half done.
 
-use outlast_core::{Broker, BrokerError, Claim, Hold, Kind, NewTask, Outcome, Want};
+use outlast_core::{
+    Action, Broker, BrokerError, Claim, Hold, Inspect, Kind, NewTask, Outcome, PageRequest,
+    Selector, Want,
+};
 use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{
-    budget, done, due, grouped, kept, once, policy, retry, secs, stamp, t, task, unique,
+    budget, done, due, grouped, id, kept, once, policy, retry, secs, stamp, t, task, unique,
 };
 
 use crate::kit::{Place, enqueue, failed, settle, settlement, shared, want};
@@ -198,6 +201,25 @@ async fn a_settlement_that_meets_a_foreign_key_ends_nothing() {
                 settle(broker, &queue, stamp(TRIED, 0, 1), &mixed).await
             })
             .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_that_meets_a_foreign_key_changes_nothing() {
+    let Some(scene) = Scene::new().await else { return };
+    let queue = scene.place.queue.clone();
+    let select = Selector { ids: vec![id("p1"), id("d1"), id("g1")], ..Selector::default() };
+    let states =
+        ["pending", "active", "lease", "scheduled", "retry", "archived", "completed", "groups"];
+    for key in states {
+        for action in [Action::Archive, Action::Delete, Action::Run] {
+            let page = PageRequest::first(10);
+            scene
+                .check(key, "act", async |broker| {
+                    broker.act(&queue, &action, &select, &page, t(1)).await
+                })
+                .await;
+        }
     }
 }
 

@@ -29,6 +29,8 @@ async fn a_repeat_to_a_server_that_was_flushed_is_applied_and_tells_of_the_loss(
         assert!(answer.verdicts.iter().all(is_accepted), "{answer:?}");
     }
     assert_eq!(l.place.pending(), 2);
+    let ttl = l.place.raw(&["TTL", &l.place.session_key(1)]).int();
+    assert!(ttl.is_some_and(|ttl| ttl > 80_000), "the new record ends too: {ttl:?}");
     let claims = l.through.claim(&l.place.queue, stamp(2, 0, 8), t(1), &want(5)).await;
     let claims = claims.expect("answered");
     assert_eq!((claims.claims.len(), claims.lost), (2, Some(Lost { after_seq: 0 })));
@@ -64,6 +66,19 @@ async fn a_record_that_expired_is_told_and_stores_nothing_twice_that_still_waits
     assert_eq!(answer.lost, Some(Lost { after_seq: 0 }), "nobody can say what became of it");
     assert_eq!(answer.verdicts, [EnqueueVerdict::IdConflict]);
     assert_eq!(l.place.pending(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repeat_does_not_make_anybody_think_that_the_record_was_kept_alive() {
+    let Some(server) = shared() else { return };
+    let l = Lossy::new(server).await;
+    send(&l.through, &l.place, stamp(1, 0, 1), &["a"]).await;
+    l.place.raw(&["EXPIRE", &l.place.session_key(1), "600"]);
+    // As after a restart: what was not answered comes again, and then new work.
+    send(&l.other, &l.place, stamp(1, 0, 1), &["a"]).await;
+    send(&l.other, &l.place, stamp(1, 0, 2), &["b"]).await;
+    let ttl = l.place.raw(&["TTL", &l.place.session_key(1)]).int();
+    assert!(ttl.is_some_and(|ttl| ttl > 80_000), "{ttl:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -29,7 +29,7 @@ async fn waits(
 /// Waits as a worker does, which asks again after an error.
 async fn wakes(broker: &RedisBroker, place: &Place) {
     let woken = |woke: &Result<Woke, BrokerError>| {
-        woke.as_ref().is_ok_and(|woke| woke.queues == [place.queue.clone()])
+        woke.as_ref().is_ok_and(|woke| woke.queues.contains(&place.queue))
     };
     let _ = until(|| waits(broker, place, LONG), woken).await;
 }
