@@ -67,11 +67,11 @@ pub use signal::shutdown_signal;
 pub use view::TaskView;
 pub use worker::{GroupBatch, Phase, QueueOptions, Summary, Worker, WorkerControl};
 
+pub use outlast_core::fsck::{Defect, Finding, Fsck, FsckStep, Repair};
 pub use outlast_core::inspect::{
     PriorityName, RunningTask, ScheduleOptions, ScheduleState, TickRecord, WorkerStatus,
 };
 pub use outlast_core::schedule::{Cron, CronError, Missed};
-pub use outlast_core::fsck::{Defect, Finding, Fsck, FsckStep, Repair};
 pub use outlast_core::{
     Acted, Action, Backoff, Broker, BrokerError, Controlled, Cursor, DayStats, Durability,
     GroupName, GroupPolicy, GroupStats, Headers, Inspect, Kind, NameError, Page, PageRequest,

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config_command as config, fsck, man, queue, schedule, stats, task, up, work,
-    worker,
+    bench, completions, config_command as config, fsck, man, queue, schedule, stats, task, up,
+    work, worker,
 };
 use crate::config::Asked;
 use crate::exit::{CliError, Exit, Outcome};

@@ -104,10 +104,7 @@ pub(crate) async fn run(context: &Context, args: &FsckArgs) -> Outcome {
 }
 
 /// The queues of the command line, each of which must have something to check.
-async fn named(
-    connection: &Connection,
-    names: &[String],
-) -> Result<Vec<QueueName>, CliError> {
+async fn named(connection: &Connection, names: &[String]) -> Result<Vec<QueueName>, CliError> {
     let known = connection.fsck_queues().await?;
     let mut queues = Vec::new();
     for name in names {
@@ -129,7 +126,9 @@ async fn check(
     total: &mut Total,
 ) -> Result<(), CliError> {
     let mut check = connection.fsck(queue, repair)?;
-    while let Some(step) = check.step(connection.clock().now()).await.map_err(outlast::Error::from)? {
+    while let Some(step) =
+        check.step(connection.clock().now()).await.map_err(outlast::Error::from)?
+    {
         let found: Vec<Found> = step.findings.into_iter().map(Found::from).collect();
         total.found += found.len();
         total.left += found.iter().filter(|found| !found.repaired).count();

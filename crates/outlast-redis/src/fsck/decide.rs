@@ -62,7 +62,8 @@ impl Check {
             "aggregation_sets",
             "outlast:groups",
         ];
-        let mut call = Call::new(&FSCK_TASK, names.iter().map(|name| self.keys.key(name)).collect());
+        let mut call =
+            Call::new(&FSCK_TASK, names.iter().map(|name| self.keys.key(name)).collect());
         call.text(self.keys.prefix()).text(seconds_text(now)).text(nanos_text(now));
         call.fixed(self.repair_flag()).int(LINE_MAX).int(LINE_MAX);
         call.int(i64::from(LOSSES_MAX)).bytes(failure(LEASE_LOST, now));

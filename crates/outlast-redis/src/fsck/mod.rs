@@ -156,7 +156,8 @@ impl Check {
         for ((name, kind), found) in expected.into_iter().zip(kinds) {
             let found = answer::text(found)?;
             if found != kind && found != "none" {
-                let what = format!("is a {found} and not a {kind}; the queue is not checked further");
+                let what =
+                    format!("is a {found} and not a {kind}; the queue is not checked further");
                 let key = self.keys.key(name);
                 self.tell(step, Defect::ForeignKey, None, key, what);
             }

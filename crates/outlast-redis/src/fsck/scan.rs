@@ -173,7 +173,8 @@ impl Inner {
     pub(super) async fn queues_with_keys(&self) -> Result<Vec<QueueName>, BrokerError> {
         let mut listed = redis::cmd("SMEMBERS");
         listed.arg(self.root.queues());
-        let mut names: BTreeSet<Bytes> = all_bytes(self.admin.run(&listed).await?)?.into_iter().collect();
+        let mut names: BTreeSet<Bytes> =
+            all_bytes(self.admin.run(&listed).await?)?.into_iter().collect();
         let start = format!("{}:{{", self.root.as_str());
         let pattern = format!("{}*}}:*", escaped(&start));
         let mut cursor = Some(Bytes::from_static(b"0"));

@@ -26,11 +26,8 @@ impl Check {
             (answer::int(next())?, all_bytes(next())?, all_bytes(next())?);
         let mut suspects = HashSet::<Bytes>::from_iter(strangers);
         suspects.extend(self.see(place, from, &ids));
-        let suspects = suspects.into_iter().map(|id| Suspect {
-            id,
-            met: place.into(),
-            ..Suspect::default()
-        });
+        let suspects =
+            suspects.into_iter().map(|id| Suspect { id, met: place.into(), ..Suspect::default() });
         step.looked_at += ids.len() as u64;
         self.decide(suspects.collect(), now, step).await?;
         let to = from + i64::try_from(ids.len()).unwrap_or(STEP);
@@ -46,7 +43,8 @@ impl Check {
     fn see(&mut self, place: &str, from: i64, ids: &[Bytes]) -> Vec<Bytes> {
         let seen = if place == "pending" { &mut self.pending } else { &mut self.active };
         let last = self.latest.last().filter(|_| from > 0);
-        let new = last.and_then(|last| ids.iter().rposition(|id| id == last)).map_or(0, |at| at + 1);
+        let new =
+            last.and_then(|last| ids.iter().rposition(|id| id == last)).map_or(0, |at| at + 1);
         let mut again = Vec::new();
         for id in &ids[new..] {
             let hash = hash_of(id);
