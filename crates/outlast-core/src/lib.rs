@@ -11,6 +11,7 @@
 pub mod broker;
 pub mod duration;
 pub mod error;
+pub mod fsck;
 pub mod inspect;
 pub mod limits;
 pub mod name;
@@ -29,6 +30,7 @@ pub use broker::{
     SettleVerdict, Settled, SweepBudget, Swept, Want, Woke, WorkerBeat,
 };
 pub use error::{BrokerError, Kind};
+pub use fsck::{Defect, Finding, Fsck, FsckStep, Repair};
 pub use inspect::{
     Acted, Action, Controlled, Cursor, DayStats, GroupStats, Inspect, Page, PageRequest,
     QueueControl, QueueStats, Refusal, ScheduleControl, ScheduleView, Selector, WorkerView,

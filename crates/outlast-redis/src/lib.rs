@@ -15,6 +15,7 @@ mod conn;
 mod enqueue;
 mod error;
 mod extend;
+mod fsck;
 mod health;
 mod held;
 mod hub;

@@ -101,6 +101,11 @@ scripts! {
     ACT = Optional ["inspect_place", "message", "lock", "command", "act_cut", "act"];
     CONTROL_EMPTY = Optional ["message", "lock", "control_empty"];
     CONTROL_REMOVE = Optional ["control_remove"];
+    FSCK_MEMBERS = Optional ["fsck_members"];
+    FSCK_LOOK = Optional ["fsck_look"];
+    FSCK_TASK = Optional ["message", "fsck_place", "fsck_put", "fsck_task"];
+    FSCK_KEYS = Optional ["fsck_keys"];
+    FSCK_LOCKS = Optional ["message", "fsck_locks"];
 }
 
 static PLAIN: LazyLock<Vec<Loaded>> = LazyLock::new(|| load_all(Dialect::Plain));

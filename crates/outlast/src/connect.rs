@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use outlast_core::{Broker, Inspect};
+use outlast_core::{Broker, Fsck, Inspect, QueueName, Repair};
 
 use crate::error::{Error, Result};
 use crate::{Client, Clock, Inspector};
@@ -117,6 +117,44 @@ impl Connection {
     #[must_use]
     pub fn inspector(&self) -> Inspector {
         Inspector::new(self)
+    }
+
+    /// A check of what the broker holds of one queue, while it is in use.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a broker that checks itself.
+    pub fn fsck(&self, queue: &QueueName, repair: Repair) -> Result<Box<dyn Fsck>> {
+        #[cfg(not(feature = "redis"))]
+        let _ = (queue, repair);
+        match &self.closer {
+            #[cfg(feature = "redis")]
+            Closer::Redis(broker) => Ok(broker.fsck(queue, repair)),
+            #[cfg(feature = "sqlite")]
+            Closer::Sqlite(_) => Err(self.checks_itself()),
+            Closer::Nothing => Err(self.checks_itself()),
+        }
+    }
+
+    fn checks_itself(&self) -> Error {
+        Error::invalid(format!(
+            "the embedded broker checks itself: each change of {} is one transaction of SQLite, so that no \
+             task can be half-way; fsck is for redis:// brokers",
+            self.url
+        ))
+    }
+
+    /// The queues that a check has to look at: those that are listed, and those that only have keys.
+    ///
+    /// # Errors
+    /// As [`fsck`](Self::fsck), and what the broker answers.
+    pub async fn fsck_queues(&self) -> Result<Vec<QueueName>> {
+        match &self.closer {
+            #[cfg(feature = "redis")]
+            Closer::Redis(broker) => Ok(broker.fsck_queues().await?),
+            #[cfg(feature = "sqlite")]
+            Closer::Sqlite(_) => Err(self.checks_itself()),
+            Closer::Nothing => Err(self.checks_itself()),
+        }
     }
 
     /// Closes the broker: what was handed over is answered first. Workers and clients that still use it

@@ -67,6 +67,7 @@ pub use signal::shutdown_signal;
 pub use view::TaskView;
 pub use worker::{GroupBatch, Phase, QueueOptions, Summary, Worker, WorkerControl};
 
+pub use outlast_core::fsck::{Defect, Finding, Fsck, FsckStep, Repair};
 pub use outlast_core::inspect::{
     PriorityName, RunningTask, ScheduleOptions, ScheduleState, TickRecord, WorkerStatus,
 };

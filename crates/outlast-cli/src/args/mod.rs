@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config_command as config, man, queue, schedule, stats, task, up, work,
-    worker,
+    bench, completions, config_command as config, fsck, man, queue, schedule, stats, task, up,
+    work, worker,
 };
 use crate::config::Asked;
 use crate::exit::{CliError, Exit, Outcome};
@@ -43,7 +43,7 @@ pub(crate) struct Cli {
 /// What every command takes.
 #[derive(Args, Debug)]
 pub(crate) struct Global {
-    /// The broker: sqlite://PATH or sqlite::memory: [env: OUTLAST_BROKER]
+    /// The broker: sqlite://PATH, sqlite::memory: or redis://HOST:PORT [env: OUTLAST_BROKER]
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     pub(crate) broker: Option<String>,
     /// The configuration file; outlast.toml in the current folder if it is there [env: OUTLAST_CONFIG]
@@ -85,6 +85,8 @@ pub(crate) enum Command {
     Worker(worker::WorkerCommand),
     /// Print the numbers of all queues together
     Stats(stats::StatsArgs),
+    /// Check what a Redis broker holds, while it is in use; exit 1 if something is wrong
+    Fsck(fsck::FsckArgs),
     /// Measure the embedded broker on this machine, beside what its disk can do
     Bench(bench::BenchArgs),
     /// Print or check the configuration

@@ -15,6 +15,7 @@ mod bulk;
 pub(crate) mod completions;
 pub(crate) mod config_command;
 mod enqueue;
+pub(crate) mod fsck;
 mod lines;
 mod list;
 pub(crate) mod man;
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Schedule(command) => schedule::run(&context, command).await,
         Command::Worker(command) => worker::run(&context, command).await,
         Command::Stats(args) => stats::run(&context, &args).await,
+        Command::Fsck(args) => fsck::run(&context, &args).await,
         Command::Bench(args) => bench::run(&context, &args).await,
         Command::Config(command) => config_command::run(&context, &command),
         Command::Completions(args) => completions::run(&args),

@@ -1,0 +1,48 @@
+-- Where a task is: looking into the collections of a queue, and taking it out of them. A place is the last part of a
+-- collection's name. Only lists are searched from end to end; how many ids that passes over is counted, and lists that are
+-- too long for it are not searched at all.
+local call = redis.call
+local P = ARGV[1]
+local lists = {pending = KEYS[1], active = KEYS[2]}
+local sorted = {lease = KEYS[3], scheduled = KEYS[4], retry = KEYS[5], archived = KEYS[6], completed = KEYS[7]}
+local passed, longest, too_long, known = 0, tonumber(ARGV[6]), false, {}
+
+local function key_of(place) return lists[place] or sorted[place] or P .. place end
+-- How often it is there. In a list that is too long nobody knows: then too_long is set.
+local function times_in(place, id)
+  if not lists[place] then return call('ZSCORE', key_of(place), id) and 1 or 0 end
+  local length = call('LLEN', lists[place])
+  if length > longest then
+    too_long = true
+    return 0
+  end
+  -- Searched once for each suspect.
+  if not known[place] then
+    passed = passed + length
+    known[place] = #call('LPOS', lists[place], id, 'COUNT', 0)
+  end
+  return known[place]
+end
+local function is_in(place, id) return times_in(place, id) > 0 end
+local function take_out(place, id)
+  if lists[place] then
+    call('LREM', lists[place], 0, id)
+    return
+  end
+  call('ZREM', key_of(place), id)
+  local group = string.match(place, '^g:(.*)$')
+  if group and call('EXISTS', P .. place) == 0 then
+    call('SREM', KEYS[8], group)
+    call('ZREM', KEYS[9], P .. place)
+  end
+end
+-- The group or the set in which a member waits.
+local function member_of(id, group)
+  if group == '' then return nil end
+  if call('ZSCORE', P .. 'g:' .. group, id) then return 'g:' .. group end
+  local start = P .. 'g:' .. group .. ':'
+  for _, set in ipairs(call('ZRANGE', KEYS[9], 0, 9999)) do
+    if string.sub(set, 1, #start) == start and call('ZSCORE', set, id) then return string.sub(set, #P + 1) end
+  end
+  return nil
+end
