@@ -148,6 +148,36 @@ async fn the_tasks_of_a_worker_of_ours_that_was_killed_are_run_by_go() {
     }
 }
 
+#[tokio::test]
+async fn what_a_go_worker_gives_back_at_its_shutdown_is_run_by_us_with_nothing_spent() {
+    let Some(world) = World::start().await else { return };
+    let request = TaskRequest::raw("ok", r#"{"do":"sleep:20000"}"#).queue("q").id("a");
+    world.client.enqueue(request.retention(HOUR)).await.unwrap().accepted().unwrap();
+    let mut go = world.go_works(&["-queues", "q=1"]).await;
+    go.event_of("started", "a").await;
+    go.end().await;
+    let ours = world.we_work(|worker| worker.queue("q", 1));
+    let ran = ours.run("a").await;
+    assert_eq!((ran.task.retried, ran.task.losses, ran.task.last_error), (0, 0, None));
+    world.in_state("q", "a", TaskState::Completed).await;
+}
+
+#[tokio::test]
+async fn what_a_worker_of_ours_gives_back_at_its_shutdown_is_run_by_go_with_nothing_spent() {
+    let Some(world) = World::start().await else { return };
+    let options = json!({"queue": "q", "task_id": "a", "retention": "1h"});
+    let task = json!({"type": "hang", "payload": r#"{"do":"ok"}"#, "options": options});
+    world.go_enqueues(task).await;
+    let ours = world.we_work(|worker| worker.queue("q", 1));
+    ours.run("a").await;
+    ours.stop().await;
+    let go = world.go_works(&["-queues", "q=1"]).await;
+    let event = go.event_of("finished", "a").await;
+    assert_eq!(event["retried"], 0, "{event}");
+    let task = world.in_state("q", "a", TaskState::Completed).await;
+    assert_eq!((task.losses, task.last_error), (0, None));
+}
+
 /// Not a test of its own: the other one starts it as a process that can be killed.
 #[tokio::test]
 async fn a_worker_of_ours_in_a_process_of_its_own() {

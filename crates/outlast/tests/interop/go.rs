@@ -120,6 +120,12 @@ impl Go {
         (lines[first..].to_vec(), self.said.log.lock().unwrap().clone())
     }
 
+    /// Ends it as it should end.
+    pub(crate) async fn end(&mut self) {
+        self.input = None;
+        self.event("stopped", |_| true).await;
+    }
+
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -155,6 +161,6 @@ impl Said {
     }
 }
 
-fn each_line(from: impl Read, mut hear: impl FnMut(String)) {
-    BufReader::new(from).lines().map_while(Result::ok).for_each(|line| hear(line));
+fn each_line(from: impl Read, hear: impl FnMut(String)) {
+    BufReader::new(from).lines().map_while(Result::ok).for_each(hear);
 }

@@ -134,7 +134,7 @@ fn check(name: &str, info: &Value, task: &TaskRecord, now: Timestamp) {
     match task.state {
         // Both say "now", each by its own clock.
         TaskState::Pending => {
-            assert!((0..=2).contains(&(now.as_seconds() - next.unwrap())), "{name}")
+            assert!((0..=2).contains(&(now.as_seconds() - next.unwrap())), "{name}");
         }
         _ => assert_eq!(seconds(&info["NextProcessAt"]), next, "{name}"),
     }

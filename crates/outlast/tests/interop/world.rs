@@ -75,7 +75,7 @@ impl World {
 
     /// Go enqueues a task.
     pub(crate) async fn go_enqueues(&self, task: Value) -> Value {
-        result(self.go_offers(task).await)
+        result(&self.go_offers(task).await)
     }
 
     /// Go offers a task: the whole answer.
@@ -85,7 +85,7 @@ impl World {
 
     /// What Go's inspector answers when all is well.
     pub(crate) async fn go(&self, request: Value) -> Value {
-        result(self.ask_go(request).await)
+        result(&self.ask_go(request).await)
     }
 
     /// What Go's inspector answers, whatever it is.
@@ -182,7 +182,7 @@ impl World {
 }
 
 /// The result of an answer that has to be a good one.
-pub(crate) fn result(answer: Value) -> Value {
+pub(crate) fn result(answer: &Value) -> Value {
     assert_eq!(answer["ok"], true, "{answer}");
     answer["result"].clone()
 }
