@@ -4,7 +4,7 @@
 mod fsck_kit;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use outlast_core::{Broker, Claim, Defect, Repair, Settlement, TaskState, Timestamp};
 use outlast_testkit::conformance::words::{
@@ -238,6 +238,7 @@ async fn names_with_the_signs_of_patterns_are_names() {
 struct Load {
     space: Arc<Space>,
     clock: Arc<AtomicU64>,
+    waiting: Arc<AtomicI64>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -249,16 +250,21 @@ impl Load {
     async fn produce(self) {
         let mut batch = 0_u64;
         while !self.is_over.load(Ordering::SeqCst) {
+            // A producer is faster than two workers: the line must not grow without end.
+            if self.waiting.load(Ordering::SeqCst) > 500 {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.waiting.fetch_add(23, Ordering::SeqCst);
             batch += 1;
             let name = |n: u64| format!("{batch}-{n}");
-            let now = self.now();
+            let (now, at) = (self.now(), queue("default"));
             let mut new: Vec<_> = (0..20).map(|n| task(&name(n))).collect();
             new.push(due(&name(20), now.plus(std::time::Duration::from_secs(2))));
             new.push(grouped(&name(21), &format!("g{}", batch % 3)));
             new.push(unique(&name(22), &name(22), 900));
             new.push(with(kept(&name(23), 5), |task| task.max_retry = 3));
-            let sent =
-                self.space.broker.enqueue(&queue("default"), stamp(1, 0, batch), now, new.into());
+            let sent = self.space.broker.enqueue(&at, stamp(1, 0, batch), now, new.into());
             sent.await.expect("the tasks are stored");
         }
     }
@@ -278,6 +284,9 @@ impl Load {
                     0 => retry(now.plus(std::time::Duration::from_secs(1))),
                     _ => done(),
                 };
+                if outcome == done() {
+                    self.waiting.fetch_sub(1, Ordering::SeqCst);
+                }
                 ended.push(Settlement { lease: claimed.lease, outcome });
             }
             if !ended.is_empty() {
@@ -296,13 +305,19 @@ async fn under_load_nothing_that_merely_moves_is_taken_for_wrong() {
     let Some(space) = Space::new() else { return };
     let space = Arc::new(space);
     let (clock, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let load = || Load { space: space.clone(), clock: clock.clone(), is_over: is_over.clone() };
+    let waiting = Arc::new(AtomicI64::new(0));
+    let load = || Load {
+        space: space.clone(),
+        clock: clock.clone(),
+        waiting: waiting.clone(),
+        is_over: is_over.clone(),
+    };
     let running = [
         tokio::spawn(load().produce()),
         tokio::spawn(load().work(2)),
         tokio::spawn(load().work(3)),
     ];
-    for _ in 0..25 {
+    for _ in 0..6 {
         for repair in [Repair::No, Repair::Yes] {
             let now = load().now();
             let found = space.fsck_at(&queue("default"), repair, now).await;

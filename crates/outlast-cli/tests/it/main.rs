@@ -4,12 +4,14 @@
 mod bad_input;
 mod config;
 mod enqueue;
+mod fsck;
 mod golden;
 mod handlers;
 mod home;
 mod kill;
 mod limits;
 mod queues;
+mod redis;
 mod schedules;
 mod tasks;
 mod workers;

@@ -57,7 +57,8 @@ impl Space {
     pub(crate) async fn claim(&self) {
         let want = Want { tasks_max: 100, ..self.want() };
         let session = uuid::Uuid::new_v4().as_u128();
-        let claimed = self.broker.claim(&queue("default"), stamp(session, 0, 1), t(1), &want);
+        let default = queue("default");
+        let claimed = self.broker.claim(&default, stamp(session, 0, 1), t(1), &want);
         assert!(!claimed.await.expect("tasks are claimed").claims.is_empty());
     }
 
