@@ -61,6 +61,18 @@ struct Looks {
     resets: u64,
 }
 
+impl Looks {
+    fn change(&mut self, subject: Subject) {
+        self.seen.remove(&subject);
+        if self.changes.len() >= LOOKS_MAX {
+            self.changes.clear();
+            self.seen.clear();
+            self.resets += 1;
+        }
+        *self.changes.entry(subject).or_default() += 1;
+    }
+}
+
 impl Hub {
     pub(crate) fn new() -> Self {
         Self { looks: Mutex::default(), bell: watch::Sender::new(0) }
@@ -102,24 +114,18 @@ impl Hub {
 
     /// A subject has changed.
     pub(crate) fn changed(&self, subject: Subject) {
-        let mut looks = self.looks();
-        looks.seen.remove(&subject);
-        if looks.changes.len() >= LOOKS_MAX {
-            looks.changes.clear();
-            looks.resets += 1;
-            looks.seen.clear();
+        // Nobody waits for what a sweep would find.
+        let is_waited_for = !matches!(subject, Subject::Sweep(_));
+        self.looks().change(subject);
+        if is_waited_for {
+            self.bell.send_modify(|count| *count += 1);
         }
-        *looks.changes.entry(subject).or_default() += 1;
-        drop(looks);
-        self.bell.send_modify(|count| *count += 1);
     }
 
     /// This process is changing a queue itself: it need not be told of it first.
     pub(crate) fn used(&self, queue: &QueueName) {
         let mut looks = self.looks();
-        let subject = Subject::Sweep(queue.clone());
-        looks.seen.remove(&subject);
-        *looks.changes.entry(subject).or_default() += 1;
+        looks.change(Subject::Sweep(queue.clone()));
         if looks.used.len() >= LOOKS_MAX {
             looks.used.clear();
         }

@@ -1,7 +1,7 @@
 //! Outlast beside the real asynq, on one Redis: what each side of the wire makes of the other's tasks.
 //!
 //! `scripts/install-interop` builds the Go programs. Without them, or without a Redis, a test says that it was
-//! skipped; `OUTLAST_REQUIRE_SERVERS=1` makes that a failure. Every test has a server of its own, because asynq's
+//! skipped; `OUTLAST_REQUIRE_ASYNQ=1` makes that a failure. Every test has a server of its own, because asynq's
 //! keys have no namespace.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets an error should stop right there")]

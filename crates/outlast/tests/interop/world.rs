@@ -12,7 +12,7 @@ use outlast::{
     TaskRecord, TaskState, Timestamp, Worker,
 };
 use outlast_testkit::resp::Reply;
-use outlast_testkit::server::{REQUIRE_ENV, RedisServer};
+use outlast_testkit::server::{RedisServer};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -194,7 +194,7 @@ pub(crate) fn built(name: &str) -> Option<PathBuf> {
         return Some(path);
     }
     let missing = format!("{name} is not built: run scripts/install-interop");
-    assert!(std::env::var_os(REQUIRE_ENV).is_none_or(|set| set != "1"), "{missing}");
+    assert!(std::env::var_os("OUTLAST_REQUIRE_ASYNQ").is_none_or(|set| set != "1"), "{missing}");
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     // Not through eprintln!, whose words are kept from the terminal when a test passes.
     let _unread = writeln!(io::stderr(), "skipped: {test}: {missing}");
