@@ -12,7 +12,7 @@ use outlast::{
     TaskRecord, TaskState, Timestamp, Worker,
 };
 use outlast_testkit::resp::Reply;
-use outlast_testkit::server::{RedisServer};
+use outlast_testkit::server::RedisServer;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
