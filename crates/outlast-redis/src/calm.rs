@@ -20,7 +20,7 @@ impl Inner {
     /// What a sweep at `now` would answer, if it is known that it would find nothing.
     pub(crate) fn calm_sweep(&self, queue: &QueueName, now: Timestamp) -> Option<Swept> {
         match self.hub.known(&Subject::Sweep(queue.clone()))? {
-            Seen::Calm { until, next_due } if now < until => {
+            Seen::Calm { since, until, next_due } if since <= now && now < until => {
                 Some(Swept { next_due, ..Swept::default() })
             }
             _ => None,
@@ -62,6 +62,6 @@ impl Inner {
         let moments = [lease, completed, sets, next_due, too_old, Some(now.plus(CALM_MAX))];
         let is_full = usize::try_from(archived_count).is_ok_and(|n| n > self.options.archive_max);
         let until = moments.into_iter().flatten().min().filter(|_| !is_full).unwrap_or(now);
-        Ok(Seen::Calm { until, next_due })
+        Ok(Seen::Calm { since: now, until, next_due })
     }
 }

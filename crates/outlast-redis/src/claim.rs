@@ -51,7 +51,10 @@ impl Inner {
             self.renewals.renewed(queue, &stamp, now);
         }
         if !corrupt.is_empty() {
-            self.quarantine(&keys, now, &corrupt).await?;
+            // The claim was applied whatever becomes of this: a record that stays leased comes round again.
+            if let Err(error) = self.quarantine(&keys, now, &corrupt).await {
+                tracing::error!(%queue, kind = %error.kind(), %error, "could not archive unreadable tasks");
+            }
         }
         Ok(Claims { claims, rest: taken.rest, lost: taken.lost })
     }

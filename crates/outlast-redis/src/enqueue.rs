@@ -28,23 +28,21 @@ impl Inner {
     ) -> Result<Enqueued, BrokerError> {
         check_batch("batch of tasks", tasks.len(), BATCH_TASKS_MAX)?;
         let mut verdicts = vec![EnqueueVerdict::Accepted { level: LEVEL }; tasks.len()];
-        let mut offered = Vec::with_capacity(tasks.len());
-        for (nth, task) in tasks.iter().enumerate() {
-            match task.check(now) {
-                Ok(()) => offered.push(nth),
-                Err(error) => verdicts[nth] = EnqueueVerdict::Rejected(error.into()),
-            }
-        }
+        // What is refused here is sent all the same: its verdict is part of the answer that a repeat gets,
+        // though the time of the repeat might judge otherwise.
+        let wrong: Vec<_> = tasks.iter().map(|task| task.check(now).err()).collect();
         let keys = self.root.queue(queue);
-        let is_plain = offered.iter().all(|nth| is_plain(&tasks[*nth], now));
+        let is_plain =
+            wrong.iter().all(Option::is_none) && tasks.iter().all(|task| is_plain(task, now));
         let mut call = self.enqueue_call(&keys, queue, stamp, now, is_plain);
-        for nth in &offered {
-            let task = &tasks[*nth];
-            if is_plain {
-                self.add_plain(&mut call, &keys, queue, task, now);
-            } else {
-                call.add_key(keys.task(&task.id));
-                self.add_task(&mut call, &keys, queue, task, now);
+        for (task, wrong) in tasks.iter().zip(wrong) {
+            match wrong {
+                None if is_plain => self.add_plain(&mut call, &keys, queue, task, now),
+                None => {
+                    call.add_key(keys.task(&task.id));
+                    self.add_task(&mut call, &keys, queue, task, now);
+                }
+                Some(error) => add_wrong(&mut call, task, &error),
             }
         }
         let answer = self.produce.script(&call).await?;
@@ -53,8 +51,8 @@ impl Inner {
             self.renewals.renewed(queue, &stamp, now);
         }
         for verdict in answer::verdicts(answer.rest.next().unwrap_or_default())? {
-            if let Some(nth) = verdict.nth.checked_sub(1).and_then(|nth| offered.get(nth)) {
-                verdicts[*nth] = refused(verdict);
+            if let Some(slot) = verdict.nth.checked_sub(1).and_then(|nth| verdicts.get_mut(nth)) {
+                *slot = refused(verdict);
             }
         }
         Ok(Enqueued { verdicts, lost: answer.lost })
@@ -135,6 +133,14 @@ impl Inner {
             }
         }
         call.text(task.group.as_ref().map(ToString::to_string).unwrap_or_default());
+    }
+}
+
+/// A task that is refused, as `put.lua` takes it.
+fn add_wrong(call: &mut Call, task: &NewTask, error: &impl std::fmt::Display) {
+    call.text(task.id.as_str()).text(error.to_string()).fixed("").fixed("x");
+    for _ in 0..6 {
+        call.fixed("");
     }
 }
 

@@ -36,8 +36,9 @@ pub(crate) enum Seen {
     Commands {
         waiting: u64,
     },
-    /// A sweep finds nothing before `until`.
+    /// A sweep finds nothing from `since` until `until`: a clock that goes back knows nothing.
     Calm {
+        since: Timestamp,
         until: Timestamp,
         next_due: Option<Timestamp>,
     },

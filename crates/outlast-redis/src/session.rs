@@ -28,10 +28,35 @@ impl Renewals {
 
     /// A batch with a record was applied, and kept it alive. (A repeat does not: it writes nothing.)
     pub(crate) fn renewed(&self, queue: &QueueName, stamp: &Stamp, now: Timestamp) {
+        // One that was young when it was sent asked for no renewal: its record is as old as before.
+        if !self.is_due(queue, stamp, now) {
+            return;
+        }
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= SESSIONS_MAX {
             known.clear();
         }
         known.insert((queue.clone(), stamp.session), now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use outlast_core::Durability;
+
+    /// The record of a busy session was never renewed: each batch moved the moment of the last renewal.
+    #[test]
+    fn a_busy_session_is_renewed_every_hour() {
+        let (renewals, queue) = (Renewals::default(), QueueName::default_queue());
+        let session = SessionId(7);
+        let mut renewed = 0;
+        for nth in 0..20 {
+            let stamp = Stamp { session, lane: 0, seq: nth + 1, durability: Durability::Accepted };
+            let now = Timestamp::from_seconds(1800 * i64::try_from(nth).expect("a few batches"));
+            renewed += usize::from(renewals.is_due(&queue, &stamp, now));
+            renewals.renewed(&queue, &stamp, now);
+        }
+        assert_eq!(renewed, 10, "every second batch of those that come every half hour");
     }
 }

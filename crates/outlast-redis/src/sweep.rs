@@ -86,6 +86,7 @@ impl Inner {
         swept.more = moved.into_iter().any(|moved| moved >= budget.moves_max);
         let seconds = answer::text(next())?.parse().ok();
         swept.next_due = seconds.map(moment_of_score);
+        swept.more |= answer::int(next())? == 1;
         Ok(swept)
     }
 }

@@ -24,20 +24,29 @@ local function ready_size(group)
   local late = policy.delay and oldest + policy.delay <= now_s
   if size >= most or late or newest + policy.grace <= now_s then return math.min(most, size) end
 end
+local set_bytes = 0
+-- Ends a set, and the taking of sets, where the bytes that are wanted are spent; the first member is taken whatever its size.
 local function take_group(group, size)
   local key, name = P .. 'g:' .. group, group .. ':' .. ARGV[set_ids + #sets]
-  local set, flat, ids = P .. 'g:' .. name, {}, {}
+  local set, flat, members = P .. 'g:' .. name, {}, {}
   local found = call('ZRANGE', key, 0, size - 1, 'WITHSCORES')
   for at = 1, #found, 2 do
-    ids[#ids + 1] = found[at]
+    local fields = fields_of(found[at])
+    set_bytes = set_bytes + #(fields[1] or '')
+    if set_bytes > bytes_max and (#members > 0 or #sets > 0) then
+      sets_max, more = 0, true
+      break
+    end
+    members[#members + 1] = {found[at], unpack(fields, 1, 4)}
     flat[#flat + 1] = found[at + 1]
     flat[#flat + 1] = found[at]
   end
+  if #members == 0 then return end
   call('ZADD', set, unpack(flat))
-  call('ZREMRANGEBYRANK', key, 0, size - 1)
+  call('ZREMRANGEBYRANK', key, 0, #members - 1)
   if call('EXISTS', key) == 0 then call('SREM', KEYS[8], group) end
   call('ZADD', KEYS[9], score, set)
-  sets[#sets + 1] = {name, score, members_of(ids)}
+  sets[#sets + 1] = {name, score, members}
   taken_sets[#taken_sets + 1] = name
 end
 if #policies > 0 then

@@ -17,7 +17,8 @@ if room > 0 then
       ids[#ids + 1] = id
       keys[#keys + 1] = key
       -- A task that has never run has nothing more to be read.
-      if call('HLEN', key) <= 3 then
+      local fields = call('HLEN', key)
+      if fields <= 2 or (fields == 3 and call('HEXISTS', key, 'pending_since') == 1) then
         tasks[#tasks + 1] = {id, score, ARGV[10], message}
       else
         tasks[#tasks + 1] = {id, score, ARGV[10], message, unpack(call('HMGET', key, 'result', 'o:at', 'o:lost'), 1, 3)}

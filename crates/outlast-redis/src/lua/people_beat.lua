@@ -20,6 +20,11 @@ else
   end
 end
 local seen, most = tonumber(ARGV[5]), tonumber(ARGV[6])
+-- After a loss of data the numbers begin again: what the worker has seen was of another count.
+if seen > 0 and seen < 2 ^ 53 then
+  local counter = string.gsub(KEYS[6], ':commands:%d+$', ':command')
+  if (tonumber(call('GET', counter) or '') or 0) < seen then seen = 0 end
+end
 while true do
   local waiting, old = call('LRANGE', KEYS[6], 0, most - 1), 0
   -- What has no number was not written by us, and can never be seen: it goes with the rest.

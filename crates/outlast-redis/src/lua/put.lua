@@ -5,6 +5,7 @@
 local PUT_ARGS = 10
 local function put(place, now_ns, at)
   local id, kind, lock, once = ARGV[at], ARGV[at + 3], ARGV[at + 5], ARGV[at + 7]
+  if kind == 'x' then return 'X', ARGV[at + 1] end
   local key = place.prefix .. 't:' .. id
   local user = once ~= '' and redis.call('GET', once)
   if user then return 'D', user end

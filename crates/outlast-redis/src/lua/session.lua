@@ -4,7 +4,7 @@
 -- A lane holds "<seq>", or "<seq> <packed>" where the answer was not the usual one.
 local call = redis.call
 local APPLIED, REPEATED, GHOST, DECLINED = 0, 1, 2, 3
-local seq, is_new = tonumber(ARGV[2]), false
+local seq, is_new, live = tonumber(ARGV[2]), false, tonumber(ARGV[3])
 
 -- The number after which batches were forgotten (-1: none were), or nil and the whole answer.
 local function arrive()
@@ -28,7 +28,9 @@ end
 local function remember(lost, verb, answer)
   local kept = ARGV[2]
   if lost >= 0 or answer then kept = kept .. ' ' .. cmsgpack.pack({lost, verb, answer or {}}) end
-  call('HSET', KEYS[1], ARGV[1], kept)
-  local live = tonumber(ARGV[3])
+  -- Whoever may not do this must be told before there is a record, or the next batch of this number is taken for a repeat. (It
+  -- cannot come first of all: after any write a script is no longer refused for want of memory.)
   if live > 0 or is_new then call('EXPIRE', KEYS[1], math.abs(live)) end
+  call('HSET', KEYS[1], ARGV[1], kept)
+  if is_new then call('EXPIRE', KEYS[1], math.abs(live)) end
 end

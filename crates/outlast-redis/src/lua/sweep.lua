@@ -4,12 +4,12 @@
 -- fraction, [3] now in nanoseconds, [4] the budget, [5] '1' if expired leases may be taken back, [6] the losses that are too
 -- many, [7] the error of a lost lease as bytes of a message, [8] seconds a foreign lease is left alone after its end,
 -- [9] archived tasks kept at most, [10] seconds they are kept, [11] the set of queues or '', [12] the queue, [13] a random
--- number below 1. Answers {due, recovered, given up, reclaimed, deleted, healed, next due or ''}.
+-- number below 1. Answers {due, recovered, given up, reclaimed, deleted, healed, next due or '', 1 if a set was left unfinished}.
 local call = redis.call
 local P, now, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
 local now_s = math.floor(now)
 local place = {pending = KEYS[1], scheduled = KEYS[4], retry = KEYS[5], groups = KEYS[8], prefix = P}
-local recovered, given_up, reclaimed, deleted, healed = 0, 0, 0, 0, 0
+local recovered, given_up, reclaimed, deleted, healed, unfinished = 0, 0, 0, 0, 0, 0
 for nth = 1, 2 do call('LLEN', KEYS[nth]) end
 for nth = 3, 7 do call('ZCARD', KEYS[nth]) end
 call('SCARD', KEYS[8])
@@ -49,7 +49,7 @@ local function lose(id)
 end
 
 if ARGV[5] == '1' then
-  -- A lease holds through its second; the fraction is its token. A foreign one gets asynq's allowance.
+  -- A lease ends at its second, whatever the fraction, which is its token. A foreign one gets asynq's allowance.
   local over = call('ZRANGE', KEYS[3], '-inf', '(' .. string.format('%.0f', now_s + 1), 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
   for at = 1, #over, 2 do
     local score = tonumber(over[at + 1])
@@ -68,14 +68,25 @@ if ARGV[5] == '1' then
   end
   -- Sets whose time is over: their members wait in their group again, where they stood.
   local sets = call('ZRANGE', KEYS[9], '-inf', '(' .. string.format('%.0f', now_s + 1), 'BYSCORE', 'LIMIT', 0, math.min(most, 100))
+  -- A set of asynq's may hold any number of members: beyond a thousand they are left for the next step.
+  local room = 1000
   for _, set in ipairs(sets) do
+    if room <= 0 then
+      unfinished = 1
+      break
+    end
     local group = string.match(string.sub(set, #P + 3), '^(.*):[^:]*$')
-    local members = call('ZRANGE', set, 0, -1, 'WITHSCORES')
+    local members = call('ZRANGE', set, 0, room - 1, 'WITHSCORES')
     for at = 1, #members, 2 do call('ZADD', P .. 'g:' .. group, members[at + 1], members[at]) end
     if members[1] then call('SADD', KEYS[8], group) end
-    call('DEL', set)
-    call('ZREM', KEYS[9], set)
-    reclaimed = reclaimed + 1
+    call('ZREMRANGEBYRANK', set, 0, #members / 2 - 1)
+    room = room - #members / 2
+    if call('EXISTS', set) == 0 then
+      call('ZREM', KEYS[9], set)
+      reclaimed = reclaimed + 1
+    else
+      unfinished = 1
+    end
   end
 end
 
@@ -135,4 +146,4 @@ for nth = 4, 5 do
   local at = tonumber(head[2])
   if at and (not next_due or at < next_due) then next_due = at end
 end
-return {due, recovered, given_up, reclaimed, deleted, healed, next_due and string.format('%.0f', next_due) or ''}
+return {due, recovered, given_up, reclaimed, deleted, healed, next_due and string.format('%.0f', next_due) or '', unfinished}
