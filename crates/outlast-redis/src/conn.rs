@@ -168,7 +168,8 @@ impl Server {
         let unfit = |why: String| {
             Err(BrokerError::new(Kind::Misconfigured, format!("{}: {why}", self.shown())))
         };
-        match field("redis_mode") {
+        // Valkey calls it server_mode.
+        match field("redis_mode").or_else(|| field("server_mode")) {
             Some("sentinel") => {
                 return unfit(
                     "is a Sentinel, which keeps no tasks: give the server's own address".into(),

@@ -61,8 +61,12 @@ fn judge(error: &RedisError, phase: Phase) -> (Kind, &'static str) {
         _ if text.contains("unknown command") => {
             (Kind::Misconfigured, "Redis 6.2 or later, or Valkey, is needed")
         }
-        // Redis 7 gives these no code, but a place in the script.
-        _ if text.contains("user executing the script can't") => NO_PERMISSION,
+        // Redis 7 and Valkey give these no code, but a place in the script.
+        _ if text.contains("user executing the script can't")
+            || text.contains("ACL failure in script") =>
+        {
+            NO_PERMISSION
+        }
         _ if text.contains("DB index is out of range") => (
             Kind::Misconfigured,
             "the server has no such database: see `databases` in its configuration",
