@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::BrokerError;
+
 /// Tasks in one batch of any verb. Throughput is flat from about 100 on, and a larger batch only makes
 /// everybody else wait longer for the writer.
 pub const BATCH_TASKS_MAX: usize = 256;
@@ -83,3 +85,42 @@ pub const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Running tasks a worker lists in one beat; the rest is counted, not listed.
 pub const BEAT_RUNNING_MAX: usize = 1000;
+
+/// Refuses a number that is zero or beyond its limit.
+///
+/// # Errors
+/// [`Kind::Rejected`](crate::Kind::Rejected) with the name, the number and the limit.
+///
+/// ```
+/// use outlast_core::limits::{PAGE_MAX, check_count};
+/// assert!(check_count("page limit", 30, PAGE_MAX).is_ok());
+/// let error = check_count("page limit", 0, PAGE_MAX).expect_err("a page of nothing");
+/// assert_eq!(error.to_string(), "page limit 0 is out of bounds: 1 to 1000 are allowed");
+/// ```
+pub fn check_count(what: &str, count: usize, max: usize) -> Result<(), BrokerError> {
+    if (1..=max).contains(&count) {
+        return Ok(());
+    }
+    Err(BrokerError::rejected(format!("{what} {count} is out of bounds: 1 to {max} are allowed")))
+}
+
+/// As [`check_count`] for a batch: an empty one is fine, there is nothing to refuse in it.
+///
+/// # Errors
+/// As [`check_count`].
+pub fn check_batch(what: &str, count: usize) -> Result<(), BrokerError> {
+    check_count(what, count.max(1), BATCH_TASKS_MAX)
+}
+
+/// The beginning of a text, at most `bytes_max` bytes of it, cut between characters.
+///
+/// ```
+/// use outlast_core::limits::beginning;
+/// assert_eq!(beginning("né", 2), "n");
+/// assert_eq!(beginning("né", 3), "né");
+/// ```
+#[must_use]
+pub fn beginning(text: &str, bytes_max: usize) -> &str {
+    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}

@@ -160,18 +160,6 @@ impl Inner {
     }
 }
 
-pub(crate) fn check_count(what: &str, count: usize, max: usize) -> Result<(), BrokerError> {
-    if (1..=max).contains(&count) {
-        return Ok(());
-    }
-    Err(BrokerError::rejected(format!("{what} {count} is out of bounds: 1 to {max} are allowed")))
-}
-
-/// An empty batch is fine: there is nothing to refuse in it.
-pub(crate) fn check_batch(what: &str, count: usize, max: usize) -> Result<(), BrokerError> {
-    check_count(what, count.max(1), max)
-}
-
 #[async_trait]
 impl Broker for RedisBroker {
     async fn enqueue(

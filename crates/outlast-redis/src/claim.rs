@@ -1,7 +1,7 @@
 //! Handing out work: one script call leases as many tasks as a worker has room for.
 
 use bytes::Bytes;
-use outlast_core::limits::{BATCH_TASKS_MAX, GROUP_SIZE_MAX, SWEEP_MAX};
+use outlast_core::limits::{BATCH_TASKS_MAX, GROUP_SIZE_MAX, SWEEP_MAX, check_count};
 use outlast_core::{
     BrokerError, Claim, ClaimedGroup, ClaimedTask, Claims, GroupName, GroupPolicy, Lease,
     QueueName, Rest, Stamp, TaskId, TaskState, Timestamp, Want,
@@ -9,7 +9,7 @@ use outlast_core::{
 use redis::Value;
 
 use crate::answer::{self, Stamped, Status, stamped};
-use crate::broker::{Inner, check_count};
+use crate::broker::Inner;
 use crate::conn::Call;
 use crate::keys::Keys;
 use crate::proto::wire::Fields;

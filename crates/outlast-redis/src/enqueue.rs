@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use outlast_core::limits::BATCH_TASKS_MAX;
+use outlast_core::limits::check_batch;
 use outlast_core::{
     BrokerError, Durability, EnqueueVerdict, Enqueued, NewTask, Place, QueueName, Reject, Stamp,
     TaskId, TaskState, Timestamp,
 };
 
 use crate::answer::{self, Status, Verdict, stamped};
-use crate::broker::{Inner, check_batch};
+use crate::broker::Inner;
 use crate::conn::Call;
 use crate::keys::Keys;
 use crate::record::{self, nanos_text, seconds_text};
@@ -26,7 +26,7 @@ impl Inner {
         now: Timestamp,
         tasks: Arc<[NewTask]>,
     ) -> Result<Enqueued, BrokerError> {
-        check_batch("batch of tasks", tasks.len(), BATCH_TASKS_MAX)?;
+        check_batch("batch of tasks", tasks.len())?;
         let mut verdicts = vec![EnqueueVerdict::Accepted { level: LEVEL }; tasks.len()];
         // What is refused here is sent all the same: its verdict is part of the answer that a repeat gets,
         // though the time of the repeat might judge otherwise.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast_core::limits::BATCH_TASKS_MAX;
+use outlast_core::limits::check_batch;
 use outlast_core::{BrokerError, Extended, Hold, QueueName, Timestamp};
 
 use crate::answer;
-use crate::broker::{Inner, check_batch};
+use crate::broker::Inner;
 use crate::conn::Call;
 use crate::record::seconds_text;
 use crate::scripts::EXTEND;
@@ -20,7 +20,7 @@ impl Inner {
         holds: Arc<[Hold]>,
         by: Duration,
     ) -> Result<Vec<Extended>, BrokerError> {
-        check_batch("batch of holds", holds.len(), BATCH_TASKS_MAX)?;
+        check_batch("batch of holds", holds.len())?;
         if holds.is_empty() {
             return Ok(Vec::new());
         }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use outlast_core::inspect::{ScheduleState, TickRecord};
-use outlast_core::limits::PAGE_MAX;
+use outlast_core::limits::{PAGE_MAX, check_count};
 use outlast_core::{
     BrokerError, Command, Cursor, Kind, LeaseToken, Page, PageRequest, ScheduleControl,
     ScheduleName, ScheduleView, Timestamp, WorkerView,
@@ -22,7 +22,7 @@ use redis::{Pipeline, Value};
 
 use crate::answer;
 use crate::beat::moment;
-use crate::broker::{Inner, check_count};
+use crate::broker::Inner;
 use crate::command;
 use crate::conn::Call;
 use crate::proto::{SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo};

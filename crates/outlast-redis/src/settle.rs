@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outlast_core::limits::{BATCH_TASKS_MAX, ERROR_BYTES_MAX, RESULT_BYTES_MAX, STATS_DAYS};
+use outlast_core::limits::{ERROR_BYTES_MAX, RESULT_BYTES_MAX, STATS_DAYS, beginning, check_batch};
 use outlast_core::{
     Attempt, BrokerError, NewTask, Outcome, QueueName, Reject, SettleVerdict, Settled, Settlement,
     Stamp, Timestamp,
 };
 
 use crate::answer::{self, Status, Verdict, stamped};
-use crate::broker::{Inner, check_batch};
+use crate::broker::Inner;
 use crate::conn::Call;
 use crate::keys::Keys;
 use crate::proto::TaskMessage;
@@ -30,7 +30,7 @@ impl Inner {
         now: Timestamp,
         settlements: Arc<[Settlement]>,
     ) -> Result<Settled, BrokerError> {
-        check_batch("batch of settlements", settlements.len(), BATCH_TASKS_MAX)?;
+        check_batch("batch of settlements", settlements.len())?;
         let keys = self.root.queue(queue);
         if self.is_plain(queue, &settlements) {
             let call = self.done_call(&keys, queue, stamp, now, &settlements);
@@ -196,12 +196,6 @@ pub(crate) fn failure(error: &str, now: Timestamp) -> Bytes {
         ..TaskMessage::default()
     };
     fields.encode().into()
-}
-
-/// At most `bytes_max` bytes of a text, cut between characters.
-fn beginning(text: &str, bytes_max: usize) -> &str {
-    let end = (0..=bytes_max.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    &text[..end.unwrap_or(0)]
 }
 
 fn exception(verdict: Verdict) -> SettleVerdict {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use outlast_core::broker::Recovery;
-use outlast_core::limits::{ARCHIVE_AGE, LOSSES_MAX, SWEEP_MAX};
+use outlast_core::limits::{ARCHIVE_AGE, LOSSES_MAX, SWEEP_MAX, check_count};
 use outlast_core::{BrokerError, QueueName, SweepBudget, Swept, Timestamp};
 
 use crate::answer;
-use crate::broker::{Inner, check_count};
+use crate::broker::Inner;
 use crate::claim::{seconds_with_fraction, size};
 use crate::conn::Call;
 use crate::record::{moment_of_score, nanos_text};

@@ -3,7 +3,7 @@
 //! Groups come before tasks: they are ready because of a promise about time, and a line that never ends
 //! would break it.
 
-use outlast_core::limits::BATCH_TASKS_MAX;
+use outlast_core::limits::{BATCH_TASKS_MAX, check_count};
 use outlast_core::{
     Claim, ClaimedGroup, ClaimedTask, Claims, GroupName, Lease, LeaseToken, QueueName, Rest, Stamp,
     TaskId, TaskState, Timestamp, Want,
@@ -11,7 +11,6 @@ use outlast_core::{
 use rusqlite::{OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use crate::enqueue::check_count;
 use crate::error::Fail;
 use crate::rows::{self, COLUMNS, Stored};
 use crate::session::{self, Arrived};

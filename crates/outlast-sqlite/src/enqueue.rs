@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use outlast_core::limits::BATCH_TASKS_MAX;
+use outlast_core::limits::check_batch;
 use outlast_core::{
-    BrokerError, Durability, EnqueueVerdict, Enqueued, NewTask, Place, QueueName, Reject, Stamp,
-    TaskId, TaskState, Timestamp,
+    Durability, EnqueueVerdict, Enqueued, NewTask, Place, QueueName, Reject, Stamp, TaskId,
+    TaskState, Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub(crate) fn enqueue(
     tasks: &Arc<[NewTask]>,
     level: Durability,
 ) -> Result<Enqueued, Fail> {
-    check_size(tasks.len())?;
+    check_batch("batch of tasks", tasks.len())?;
     let q = tx.tally.open(tx.conn, queue)?;
     let (kept, lost) = match session::arrive(tx, q, stamp)? {
         Arrived::Repeat(record, lost) => {
@@ -62,19 +62,6 @@ pub(crate) fn enqueue(
     };
     let verdicts = kept.into_iter().map(|kept| verdict(kept, level)).collect();
     Ok(Enqueued { verdicts, lost })
-}
-
-/// Refuses a batch that is larger than any client makes one.
-pub(crate) fn check_size(count: usize) -> Result<(), BrokerError> {
-    check_count("batch size", count.max(1), BATCH_TASKS_MAX)
-}
-
-/// Refuses a number that is zero or over its limit.
-pub(crate) fn check_count(what: &str, count: usize, most: usize) -> Result<(), BrokerError> {
-    if (1..=most).contains(&count) {
-        return Ok(());
-    }
-    Err(BrokerError::rejected(format!("{what} {count} is out of range: give 1 to {most}")))
 }
 
 fn verdict(kept: Kept, level: Durability) -> EnqueueVerdict {

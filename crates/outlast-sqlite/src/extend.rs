@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use outlast_core::limits::check_batch;
 use outlast_core::{Extended, Hold, QueueName, Timestamp};
 use rusqlite::params;
 
 use crate::error::Fail;
+use crate::groups;
 use crate::writer::Tx;
-use crate::{enqueue, groups};
 
 /// Not a transition: an active task stays active, only its lease ends later.
 const EXTEND: &str = "UPDATE task SET score = ?4 \
@@ -25,7 +26,7 @@ pub(crate) fn extend(
     holds: &Arc<[Hold]>,
     by: Duration,
 ) -> Result<Vec<Extended>, Fail> {
-    enqueue::check_size(holds.len())?;
+    check_batch("batch of holds", holds.len())?;
     let until = now.plus(by);
     let Some(q) = tx.tally.find(tx.conn, queue)? else {
         return Ok(vec![Extended::Lost; holds.len()]);

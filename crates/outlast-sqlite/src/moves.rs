@@ -7,7 +7,7 @@
 //! 4 scheduled, 5 retry, 6 archived, 7 completed.
 
 use outlast_core::TaskState;
-use outlast_core::limits::ERROR_BYTES_MAX;
+use outlast_core::limits::{ERROR_BYTES_MAX, beginning};
 use outlast_core::state::{Event, Next, next};
 
 /// [`Event::Due`], and [`Event::RunByHand`]: to the line, as number `?2`, since `?3`.
@@ -70,11 +70,7 @@ pub(crate) fn is_allowed(state: TaskState, event: Event) -> bool {
 
 /// The beginning of an error text, as much of it as is kept.
 pub(crate) fn clipped(error: &str) -> &str {
-    let mut end = error.len().min(ERROR_BYTES_MAX);
-    while !error.is_char_boundary(end) {
-        end -= 1;
-    }
-    &error[..end]
+    beginning(error, ERROR_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use outlast_core::limits::RESULT_BYTES_MAX;
+use outlast_core::limits::{RESULT_BYTES_MAX, check_batch};
 use outlast_core::{
     Attempt, NewTask, Outcome, QueueName, Reject, SettleVerdict, Settled, Settlement, Stamp,
     TaskState, Timestamp,
@@ -37,7 +37,7 @@ pub(crate) fn settle(
     now: Timestamp,
     settlements: &Arc<[Settlement]>,
 ) -> Result<Settled, Fail> {
-    enqueue::check_size(settlements.len())?;
+    check_batch("batch of settlements", settlements.len())?;
     let q = tx.tally.open(tx.conn, queue)?;
     let (kept, lost) = match session::arrive(tx, q, stamp)? {
         Arrived::Repeat(record, lost) => {

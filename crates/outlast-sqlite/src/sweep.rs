@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use outlast_core::broker::Recovery;
-use outlast_core::limits::{ARCHIVE_AGE, LOSSES_MAX, STATS_DAYS, SWEEP_MAX};
+use outlast_core::limits::{ARCHIVE_AGE, LOSSES_MAX, STATS_DAYS, SWEEP_MAX, check_count};
 use outlast_core::{QueueName, SweepBudget, Swept, TaskState, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::enqueue::{check_count, release_lock};
+use crate::enqueue::release_lock;
 use crate::error::Fail;
 use crate::groups::{self, Set};
 use crate::tally::Q;

@@ -232,7 +232,12 @@ async fn open_sqlite(url: &str, path: &str) -> Result<Connection> {
 
 #[cfg(feature = "redis")]
 async fn open_redis(url: &str) -> Result<Connection> {
-    let broker = outlast_redis::RedisBroker::open(url, outlast_redis::Options::default()).await?;
+    let opened = outlast_redis::RedisBroker::open(url, outlast_redis::Options::default()).await;
+    let broker = opened.map_err(|error| match error.kind() {
+        // The URL itself is wrong: nothing was asked of a server yet.
+        outlast_core::Kind::Rejected => Error::invalid(error.to_string()),
+        _ => error.into(),
+    })?;
     Ok(Connection {
         closer: Closer::Redis(broker.clone()),
         ..Connection::custom(&mask(url), broker)
@@ -342,7 +347,9 @@ mod tests {
 
     #[tokio::test]
     async fn urls_of_no_broker_are_refused_by_name() {
-        for url in ["", "tasks.db", "mysql://root:pw@h/db", "sqlite://", "sqlite:"] {
+        let of_redis = ["redis://u:pw@h/x", "redis://u:pw@h?colour=red", "rediss://u:pw@h?cert=x"];
+        let of_none = ["", "tasks.db", "mysql://root:pw@h/db", "sqlite://", "sqlite:"];
+        for url in of_none.into_iter().chain(of_redis) {
             let error = Connection::open(url).await.expect_err(url);
             assert_eq!(error.kind(), crate::ErrorKind::Invalid, "{url}");
             assert!(!error.to_string().contains("pw"), "{error}");

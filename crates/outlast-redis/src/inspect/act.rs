@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use outlast_core::limits::{ACT_MAX, PAYLOAD_BYTES_MAX};
+use outlast_core::limits::{ACT_MAX, PAYLOAD_BYTES_MAX, check_count};
 use outlast_core::{
     Acted, Action, BrokerError, Command, PageRequest, QueueName, Refusal, Selector, TaskState,
     Timestamp,
@@ -15,7 +15,7 @@ use super::read::{bytes_of, id_of};
 use super::select::{Found, check, is_whole, named_from};
 use super::walk::begin;
 use crate::answer;
-use crate::broker::{Inner, check_count};
+use crate::broker::Inner;
 use crate::claim::size;
 use crate::command;
 use crate::conn::Call;

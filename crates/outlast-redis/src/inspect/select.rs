@@ -2,7 +2,7 @@
 //! looks at a bounded number of them, whatever it finds.
 
 use bytes::Bytes;
-use outlast_core::limits::PAGE_MAX;
+use outlast_core::limits::{PAGE_MAX, check_count};
 use outlast_core::{
     BrokerError, Page, PageRequest, QueueName, Selector, TaskRecord, TaskState, Timestamp,
 };
@@ -10,7 +10,7 @@ use outlast_core::{
 use super::cursor::{At, foreign};
 use super::read::{Seen, bytes_of, left_out};
 use super::walk::{Place, begin};
-use crate::broker::{Inner, check_count};
+use crate::broker::Inner;
 
 /// Tasks one call looks at. A page that ends here may be short, and has a cursor to go on.
 pub(super) const LOOKS_MAX: usize = 10_000;

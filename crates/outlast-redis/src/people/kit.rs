@@ -1,9 +1,8 @@
 //! A private server for a test, and a broker on it.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use outlast_testkit::server::RedisServer;
 use redis::{Cmd, Value};
 
 use crate::{Options, RedisBroker};
@@ -14,26 +13,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Private {
     pub(super) broker: RedisBroker,
     pub(super) port: u16,
-    child: Child,
-    _folder: tempfile::TempDir,
+    _server: RedisServer,
 }
 
 impl Private {
-    pub(super) async fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.expect("the loopback has a free port").port();
-        let folder = tempfile::tempdir().expect("the system has a folder for temporary files");
-        let child = Command::new("redis-server")
-            .args(["--port", &port.to_string(), "--save", "", "--bind", "127.0.0.1", "--dir"])
-            .arg(folder.path())
-            .args(["--repl-diskless-sync-delay", "0"])
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is installed");
-        let broker = broker_at(&format!("redis://127.0.0.1:{port}"));
-        let server = Self { broker, port, child, _folder: folder };
-        until(async || server.broker.inner.admin.about().await.is_ok()).await;
-        server
+    pub(super) fn start() -> Self {
+        let server = RedisServer::start().expect("redis-server is installed and starts");
+        Self { broker: broker_at(&server.url()), port: server.port(), _server: server }
     }
 
     pub(super) async fn run(&self, words: &str) -> Value {
@@ -65,13 +51,6 @@ impl Private {
         items
             .map(|item| crate::answer::text(item).expect("the command answers with a text"))
             .collect()
-    }
-}
-
-impl Drop for Private {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _ended_already = self.child.wait();
     }
 }
 

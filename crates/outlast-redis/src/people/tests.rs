@@ -76,7 +76,7 @@ async fn add_go_server(server: &Private) {
 
 #[tokio::test]
 async fn go_finds_a_worker_of_ours_where_it_looks_until_it_is_gone() {
-    let server = Private::start().await;
+    let server = Private::start();
     let mut view = named(&worker("w"));
     (view.active, view.running) = (1, vec![running("a")]);
     let reply = server.broker.beat(t(6), &beat(view.clone(), None, 60)).await.expect("answered");
@@ -105,7 +105,7 @@ async fn go_finds_a_worker_of_ours_where_it_looks_until_it_is_gone() {
 
 #[tokio::test]
 async fn the_beat_of_an_idle_worker_is_one_call_of_four_commands() {
-    let server = Private::start().await;
+    let server = Private::start();
     let view = named(&worker("w"));
     let reply = server.broker.beat(t(0), &beat(view.clone(), None, 60)).await.expect("answered");
     server.run("CONFIG RESETSTAT").await;
@@ -121,9 +121,30 @@ async fn the_beat_of_an_idle_worker_is_one_call_of_four_commands() {
     assert_eq!(counts, [1, 0, 1, 2, 1, 0], "{stats}");
 }
 
+/// A worker that had seen command 50 was deaf to the first fifty after a flush: their numbers were below.
+#[tokio::test]
+async fn a_worker_hears_its_commands_after_the_server_has_lost_its_data() {
+    let server = Private::start();
+    let inner = &server.broker.inner;
+    let seen = |token, seen| Beat {
+        worker: Some(WorkerBeat { view: worker("w"), token, seen }),
+        ttl: secs(60),
+        ..Beat::default()
+    };
+    let token = inner.beat(t(0), &beat(worker("w"), None, 60)).await.expect("answered").token;
+    server.run("SET asynq:outlast:command 50").await;
+    inner.beat(t(1), &seen(token, 50)).await.expect("answered");
+    server.run("FLUSHALL").await;
+    inner.beat(t(2), &seen(token, 50)).await.expect("answered");
+    assert!(inner.tell("w", &Command::Stop, t(3)).await.expect("answered"), "it is alive");
+    let commands = inner.beat(t(4), &seen(token, 50)).await.expect("answered").commands;
+    assert_eq!(commands, [(1, Command::Stop)]);
+    assert!(inner.beat(t(5), &seen(token, 1)).await.expect("answered").commands.is_empty());
+}
+
 #[tokio::test]
 async fn a_new_token_is_none_that_a_live_worker_holds() {
-    let server = Private::start().await;
+    let server = Private::start();
     let inner = &server.broker.inner;
     let near_the_end = LEASE_TOKEN_MAX - 2;
     server.run(&format!("SET asynq:outlast:tokens {near_the_end}")).await;
@@ -140,7 +161,7 @@ async fn a_new_token_is_none_that_a_live_worker_holds() {
 
 #[tokio::test]
 async fn a_command_that_nobody_can_read_is_dropped_and_the_others_arrive() {
-    let server = Private::start().await;
+    let server = Private::start();
     let inner = &server.broker.inner;
     let token = inner.beat(t(0), &beat(worker("w"), None, 60)).await.expect("answered").token;
     let list = format!("asynq:outlast:commands:{}", token.expect("a token").get());
@@ -163,7 +184,7 @@ async fn a_command_that_nobody_can_read_is_dropped_and_the_others_arrive() {
 
 #[tokio::test]
 async fn whoever_does_not_listen_is_asked_only_so_often() {
-    let server = Private::start().await;
+    let server = Private::start();
     let inner = &server.broker.inner;
     let token = inner.beat(t(0), &beat(worker("w"), None, 60)).await.expect("answered").token;
     let fill = "for n = 1, 10000 do redis.call('RPUSH', KEYS[1], n .. ' \"quiet\"') end";
@@ -182,7 +203,7 @@ async fn whoever_does_not_listen_is_asked_only_so_often() {
 
 #[tokio::test]
 async fn a_go_worker_is_listed_and_can_be_asked_to_cancel_and_nothing_else() {
-    let server = Private::start().await;
+    let server = Private::start();
     let inner = &server.broker.inner;
     add_go_server(&server).await;
     inner.beat(t(0), &beat(worker("w"), None, 60)).await.expect("answered");
@@ -204,7 +225,7 @@ async fn a_go_worker_is_listed_and_can_be_asked_to_cancel_and_nothing_else() {
 
 #[tokio::test]
 async fn go_finds_our_schedules_and_their_ticks_and_we_find_its() {
-    let server = Private::start().await;
+    let server = Private::start();
     let inner = &server.broker.inner;
     let tick = outlast_core::inspect::TickRecord {
         schedule: ScheduleName::stored("nightly"),
@@ -269,7 +290,7 @@ async fn go_finds_our_schedules_and_their_ticks_and_we_find_its() {
 
 #[tokio::test]
 async fn a_paused_schedule_outlives_its_beat_and_is_gone_once_it_is_resumed() {
-    let server = Private::start().await;
+    let server = Private::start();
     let inner = &server.broker.inner;
     let shown = Beat { schedules: vec![schedule("a")], ttl: secs(60), ..Beat::default() };
     inner.beat(t(0), &shown).await.expect("answered");
@@ -292,7 +313,7 @@ async fn a_paused_schedule_outlives_its_beat_and_is_gone_once_it_is_resumed() {
 
 #[tokio::test]
 async fn a_primary_is_healthy_and_its_data_keep_their_name() {
-    let server = Private::start().await;
+    let server = Private::start();
     let first = server.broker.inner.health(t(0)).await.expect("healthy");
     let again = server.broker.inner.health(t(0)).await.expect("healthy");
     assert_eq!((first.role, &first.epoch, first.epoch.0.len()), (Role::Primary, &again.epoch, 32));
@@ -305,7 +326,7 @@ async fn a_primary_is_healthy_and_its_data_keep_their_name() {
 
 #[tokio::test]
 async fn what_a_user_may_not_ask_is_left_out_of_its_health() {
-    let server = Private::start().await;
+    let server = Private::start();
     server.run("ACL SETUSER u on >pw ~asynq:* &asynq:* +@all -role -time -info").await;
     let broker = broker_at(&format!("redis://u:pw@127.0.0.1:{}", server.port));
     let health = broker.inner.health(t(0)).await.expect("healthy");
@@ -317,7 +338,7 @@ async fn what_a_user_may_not_ask_is_left_out_of_its_health() {
 
 #[tokio::test]
 async fn a_replica_says_so_and_has_its_primarys_epoch() {
-    let (primary, replica) = (Private::start().await, Private::start().await);
+    let (primary, replica) = (Private::start(), Private::start());
     let epoch = primary.broker.inner.health(t(0)).await.expect("healthy").epoch;
     replica.run(&format!("REPLICAOF 127.0.0.1 {}", primary.port)).await;
     until(async || {

@@ -9,5 +9,6 @@ mod lost;
 mod memory;
 mod outage;
 mod random;
+mod sets;
 mod unfit;
 mod wake;

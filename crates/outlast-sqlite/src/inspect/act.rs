@@ -1,7 +1,7 @@
 //! Acting on tasks by hand, one call one transaction of bounded size.
 
 use bytes::Bytes;
-use outlast_core::limits::{ACT_MAX, PAYLOAD_BYTES_MAX};
+use outlast_core::limits::{ACT_MAX, PAYLOAD_BYTES_MAX, check_count};
 use outlast_core::state::Event;
 use outlast_core::{
     Acted, Action, BrokerError, Command, LeaseToken, PageRequest, QueueName, Refusal, Selector,
@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::queries;
 use super::select::{self, At, Found, Walk};
-use crate::enqueue::{check_count, release_lock};
+use crate::enqueue::release_lock;
 use crate::error::Fail;
 use crate::rows::Stored;
 use crate::tally::Q;

@@ -1,7 +1,7 @@
 //! Workers and schedules: who is there, and what is asked of them.
 
 use outlast_core::inspect::{ScheduleState, TickRecord};
-use outlast_core::limits::PAGE_MAX;
+use outlast_core::limits::{PAGE_MAX, check_count};
 use outlast_core::{
     Command, LeaseToken, Page, PageRequest, ScheduleControl, ScheduleName, ScheduleView, TaskId,
     Timestamp, WorkerView,
@@ -10,7 +10,6 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::select::At;
 use crate::beat;
-use crate::enqueue::check_count;
 use crate::error::Fail;
 use crate::writer::Tx;
 

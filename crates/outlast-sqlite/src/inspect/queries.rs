@@ -1,6 +1,6 @@
 //! Queues, tasks, groups and statistics.
 
-use outlast_core::limits::{PAGE_MAX, STATS_DAYS};
+use outlast_core::limits::{PAGE_MAX, STATS_DAYS, check_count};
 use outlast_core::{
     BrokerError, DayStats, GroupName, GroupStats, Page, PageRequest, QueueName, QueueStats,
     Selector, TaskRecord, TaskState, Timestamp,
@@ -8,7 +8,6 @@ use outlast_core::{
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::select::{self, At, Found, Walk};
-use crate::enqueue::check_count;
 use crate::error::Fail;
 use crate::sweep;
 

@@ -278,6 +278,7 @@ macro_rules! conformance_list {
                 mixed_verdicts_are_repeated_as_they_were
                 an_enqueue_repeated_after_its_task_ran_does_not_run_it_again
                 an_enqueue_repeated_is_not_its_own_duplicate
+                a_repeat_is_not_judged_anew_when_a_deadline_has_passed_meanwhile
                 a_batch_older_than_the_last_one_is_a_ghost
                 a_gap_is_applied_and_reported_as_a_loss
                 a_loss_is_reported_again_when_the_batch_is_repeated

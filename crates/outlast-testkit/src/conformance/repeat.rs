@@ -76,6 +76,18 @@ pub async fn an_enqueue_repeated_is_not_its_own_duplicate(c: &Case) {
     assert!(again.verdicts.iter().all(is_accepted), "{again:?}");
 }
 
+/// Verdicts were told apart by their place among the tasks that were valid: a task that had become wrong by
+/// the time of the repeat was refused though it was stored, and moved the others' verdicts.
+pub async fn a_repeat_is_not_judged_anew_when_a_deadline_has_passed_meanwhile(c: &Case) {
+    c.accept(t(0), [task("taken")]).await;
+    let brief = super::words::with(task("brief"), |task| task.deadline = Some(t(10)));
+    let batch = vec![brief, task("taken"), task("b")];
+    let first = enqueue(c, stamp(1, 0, 1), 0, batch.clone()).await.expect("answered");
+    assert!(is_accepted(&first.verdicts[0]), "{first:?}");
+    let again = enqueue(c, stamp(1, 0, 1), 20, batch).await.expect("answered");
+    assert_eq!(first, again);
+}
+
 pub async fn a_batch_older_than_the_last_one_is_a_ghost(c: &Case) {
     enqueue(c, stamp(1, 0, 1), 0, tasks(&["a"])).await.expect("answered");
     enqueue(c, stamp(1, 0, 2), 0, tasks(&["b"])).await.expect("answered");

@@ -246,12 +246,8 @@ fn guard<T>(name: &'static str, call: impl FnOnce() -> T) -> Option<T> {
 
 /// An error text that every store accepts: without NUL, not longer than the limit.
 fn error_text(failure: &Failure) -> String {
-    let mut text = failure.text().replace('\0', "\u{fffd}");
-    if text.len() > limits::ERROR_BYTES_MAX {
-        let end = (0..=limits::ERROR_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end));
-        text.truncate(end.unwrap_or(0));
-    }
-    text
+    let text = failure.text().replace('\0', "\u{fffd}");
+    limits::beginning(&text, limits::ERROR_BYTES_MAX).to_owned()
 }
 
 /// Aggregates a claimed group to its settlement.
