@@ -225,7 +225,8 @@ pub enum Claim {
     Task(Box<ClaimedTask>),
     /// A group to aggregate.
     Group(ClaimedGroup),
-    /// A record that cannot be read. The broker has put it among the archived, with this reason.
+    /// A record that cannot be read. The broker has put it among the archived, with this reason; where data of
+    /// another program stands in its place there is nothing to be kept, and only the id has left the line.
     Corrupt {
         /// Whose record.
         id: TaskId,

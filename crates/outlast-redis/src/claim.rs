@@ -13,7 +13,7 @@ use crate::broker::Inner;
 use crate::conn::Call;
 use crate::keys::Keys;
 use crate::proto::wire::Fields;
-use crate::record::{self, StoredTask};
+use crate::record::{self, StoredTask, Unreadable};
 use crate::scripts::{CLAIM, CLAIM_GROUPS, QUARANTINE};
 
 /// Groups of a queue that one claim looks at; of more, so many are looked at by chance.
@@ -118,7 +118,7 @@ impl Inner {
                 Ok(Claim::Task(Box::new(ClaimedTask { task, lease })))
             }
             Err(unreadable) => {
-                let why = unreadable.to_string();
+                let why = read.reason(&unreadable);
                 corrupt.push(Corrupt { id: id.clone(), set: String::new(), why: why.clone() });
                 Ok(Claim::Corrupt { id, why })
             }
@@ -146,7 +146,8 @@ impl Inner {
             match record::record_of(queue, &id, &read.stored(TaskState::Aggregating), now) {
                 Ok(task) => tasks.push(task),
                 Err(unreadable) => {
-                    corrupt.push(Corrupt { id, set: name.clone(), why: unreadable.to_string() });
+                    let why = read.reason(&unreadable);
+                    corrupt.push(Corrupt { id, set: name.clone(), why });
                 }
             }
         }
@@ -234,6 +235,14 @@ impl Read {
             accepted: self.accepted.as_deref(),
             losses: self.losses.as_deref(),
             ..StoredTask::default()
+        }
+    }
+
+    /// Why there is no task. Of a key of another kind, a script answers no field.
+    fn reason(&self, unreadable: &Unreadable) -> String {
+        match self.message {
+            Some(_) => unreadable.to_string(),
+            None => format!("{unreadable}; if its key exists, it holds data of another program"),
         }
     }
 

@@ -77,12 +77,12 @@ macro_rules! scripts {
 scripts! {
     ENQUEUE_PLAIN = Needed ["session", "enqueue_plain"];
     ENQUEUE = Needed ["session", "put", "enqueue"];
-    CLAIM = Optional ["session", "due", "size", "claim", "claim_line"];
-    CLAIM_GROUPS = Optional ["session", "due", "size", "claim", "claim_groups", "claim_line"];
+    CLAIM = Optional ["session", "record", "due", "size", "claim", "claim_line"];
+    CLAIM_GROUPS = Optional ["session", "record", "due", "size", "claim", "claim_groups", "claim_line"];
     SETTLE_DONE = Optional ["session", "active", "count", "settle_done"];
     SETTLE = Optional ["session", "put", "message", "active", "count", "lock", "settle"];
     EXTEND = Optional ["extend"];
-    SWEEP = Optional ["due", "message", "active", "lock", "sweep"];
+    SWEEP = Optional ["record", "due", "message", "active", "lock", "sweep"];
     WAIT_TELL = Optional ["command", "wait_tell"];
     QUARANTINE = Optional ["active", "quarantine"];
     PEOPLE_TOKEN = Optional ["people_token"];

@@ -3,13 +3,14 @@
 -- [7] tasks at most, [8] payload bytes at most, [9] the lease's score, [10] the value of o:run, [11] due tasks moved
 -- at most, [12] groups looked at most, [13] the greatest set, [14] sets at most, [15] the number of policies, then per policy: pattern,
 -- 'p' for a prefix, grace, greatest delay or '', greatest size or '0'; then one id per set that may be made.
--- Answers {status, lost, verb, rest, tasks, sets, ghosts}.
+-- Answers {status, lost, verb, rest, tasks, sets, ghosts}. A task without its message is one whose key holds data of
+-- another program: it left the line, and is not leased.
 local LONG = string.rep('-', 65)
 local P, now_s, now_ns = ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local want, bytes_max, score = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 
 local function fields_of(id)
-  return call('HMGET', P .. 't:' .. id, 'msg', 'result', 'o:at', 'o:lost')
+  return read_record('HMGET', P .. 't:' .. id, 'msg', 'result', 'o:at', 'o:lost') or {}
 end
 local function members_of(ids)
   local members = {}
@@ -27,7 +28,8 @@ local function again(lost, taken)
     local held = call('ZSCORE', KEYS[4], id)
     if ours(held) then
       local found = fields_of(id)
-      tasks[#tasks + 1] = {id, held, call('HGET', P .. 't:' .. id, 'o:run'), unpack(found, 1, 4)}
+      local run = read_record('HGET', P .. 't:' .. id, 'o:run') or false
+      tasks[#tasks + 1] = {id, held, run, unpack(found, 1, 4)}
     end
   end
   for _, set in ipairs(taken[2] or {}) do
@@ -56,5 +58,5 @@ if ARGV[15] ~= '0' then
   call('ZCARD', KEYS[9])
 end
 
-promote({scheduled = KEYS[6], retry = KEYS[7], pending = KEYS[2], groups = KEYS[8], prefix = P}, now_s, now_ns, ARGV[11])
+local _, ghosts = promote({scheduled = KEYS[6], retry = KEYS[7], pending = KEYS[2], groups = KEYS[8], prefix = P}, now_s, now_ns, ARGV[11])
 local sets, taken_sets, more = {}, {}, false

@@ -6,8 +6,12 @@ if room > 0 then
   for nth = #line, 1, -1 do
     local id = line[nth]
     local key = P .. 't:' .. id
-    local message = call('HGET', key, 'msg')
-    if message then
+    local message = read_record('HGET', key, 'msg')
+    if message == nil then
+      tasks[#tasks + 1] = {id, score, ARGV[10]}
+    elseif not message then
+      ghosts = ghosts + 1
+    else
       bytes = bytes + #message
       if bytes > bytes_max then
         -- The message's size is a bound that is quick to know; what counts is the payload.
@@ -46,5 +50,5 @@ if #ids > 0 then
   if is_packed then call('ZREM', KEYS[4], LONG) end
 end
 local rest = (more or call('LLEN', KEYS[2]) > 0) and 'M' or 'E'
-if #ids > 0 or #sets > 0 then remember(lost, 'c', {ids, taken_sets, rest}) end
-return {APPLIED, lost, 'c', rest, tasks, sets, taken - #ids}
+if #tasks > 0 or #sets > 0 then remember(lost, 'c', {ids, taken_sets, rest}) end
+return {APPLIED, lost, 'c', rest, tasks, sets, ghosts}

@@ -1,5 +1,5 @@
 -- Makes due tasks pending, or members of their group, in the order in which they were due: behind what waits already.
--- At most `most` of each kind; answers how many.
+-- At most `most` of each kind; answers how many left their set, and how many of those had no task any more.
 local function due_of(key, now_s, most, into)
   local found = redis.call('ZRANGE', key, '-inf', now_s, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
   for at = 1, #found, 2 do into[#into + 1] = {found[at], tonumber(found[at + 1]), key} end
@@ -10,7 +10,7 @@ local function promote(place, now_s, now_ns, most)
   local due = {}
   local scheduled = due_of(place.scheduled, now_s, most, due)
   local retry = due_of(place.retry, now_s, most, due)
-  if #due == 0 then return 0 end
+  if #due == 0 then return 0, 0 end
   redis.call('LLEN', place.pending)
   redis.call('SCARD', place.groups)
   if scheduled > 0 and retry > 0 then
@@ -20,9 +20,9 @@ local function promote(place, now_s, now_ns, most)
     end)
   end
   -- Read first, written after.
-  local records = {}
+  local records, gone = {}, 0
   for nth, task in ipairs(due) do
-    local found = redis.call('HMGET', place.prefix .. 't:' .. task[1], 'group', 'state', 'o:group')
+    local found = read_record('HMGET', place.prefix .. 't:' .. task[1], 'group', 'state', 'o:group') or {}
     if group_of(found) ~= '' then redis.call('ZCARD', place.prefix .. 'g:' .. group_of(found)) end
     records[nth] = found
   end
@@ -33,7 +33,8 @@ local function promote(place, now_s, now_ns, most)
     table.insert(moved[task[3]], id)
     local group = group_of(found)
     if not found[2] then
-      -- A ghost: its record is gone, so there is nothing to run.
+      -- A ghost: its record is gone, or something else was put in its place, so there is nothing to run.
+      gone = gone + 1
     elseif group ~= '' then
       redis.call('ZADD', place.prefix .. 'g:' .. group, math.floor(now_s), id)
       redis.call('SADD', place.groups, group)
@@ -47,5 +48,5 @@ local function promote(place, now_s, now_ns, most)
     for from = 1, #ids, 1000 do redis.call('ZREM', key, unpack(ids, from, math.min(from + 999, #ids))) end
   end
   for from = 1, #line, 1000 do redis.call('LPUSH', place.pending, unpack(line, from, math.min(from + 999, #line))) end
-  return #due
+  return #due, gone
 end

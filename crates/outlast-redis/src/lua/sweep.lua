@@ -17,12 +17,13 @@ call('ZCARD', KEYS[9])
 call('SCARD', KEYS[10])
 if ARGV[11] ~= '' then call('SCARD', ARGV[11]) end
 
-local due = promote(place, now, ARGV[3], most)
+local due, ghosts = promote(place, now, ARGV[3], most)
+healed = healed + ghosts
 
 -- A task whose worker vanished: no attempt of its own.
 local function lose(id)
   local key = P .. 't:' .. id
-  local found = call('HMGET', key, 'msg', 'state')
+  local found = read_record('HMGET', key, 'msg', 'state') or {}
   drop_active(KEYS[2], {id})
   call('ZREM', KEYS[3], id)
   if not found[1] or found[2] ~= 'active' then
@@ -106,14 +107,16 @@ for _, group in ipairs(call('SRANDMEMBER', KEYS[10], 100)) do
   end
 end
 
--- What is over is deleted, with the lock that it may still hold.
+-- What is over is deleted, with the lock that it may still hold. Data of another program at its key is left alone.
 local function delete(from, ids)
   for _, id in ipairs(ids) do
     local key = P .. 't:' .. id
-    local found = call('HMGET', key, 'unique_key', 'msg')
-    local lock = found[1] or (found[2] and (read_message(found[2]) or {})[10])
-    unlock(lock, id)
-    call('DEL', key)
+    local found = read_record('HMGET', key, 'unique_key', 'msg')
+    if found then
+      local lock = found[1] or (found[2] and (read_message(found[2]) or {})[10])
+      unlock(lock, id)
+      call('DEL', key)
+    end
   end
   if ids[1] then call('ZREM', from, unpack(ids)) end
   deleted = deleted + #ids

@@ -137,21 +137,11 @@ async fn a_claim_that_meets_a_foreign_key_takes_nothing() {
         "retry",
         "groups",
         "aggregation_sets",
-        "t:d1",
-        "t:d2",
         "g:g",
     ] {
         scene
             .check(key, "claim", async |broker| {
                 broker.claim(&queue, stamp(TRIED, 0, 1), t(50), &grouping()).await
-            })
-            .await;
-    }
-    // Nothing is due at this moment, so that the line alone is read.
-    for key in ["t:p1", "t:p2"] {
-        scene
-            .check(key, "claim", async |broker| {
-                broker.claim(&queue, stamp(TRIED, 0, 1), t(1), &want(5)).await
             })
             .await;
     }
@@ -249,8 +239,6 @@ async fn extensions_and_sweeps_that_meet_a_foreign_key_change_nothing() {
         "outlast:groups",
         "aggregation_sets",
         queues.as_str(),
-        "t:d1",
-        "t:d2",
         "g:g",
     ] {
         scene

@@ -8,6 +8,7 @@ mod kit;
 mod lost;
 mod memory;
 mod outage;
+mod poison;
 mod random;
 mod sets;
 mod unfit;

@@ -230,7 +230,7 @@ fn start(shared: &Arc<Shared>, queue: usize, claims: Claims) {
                 tokio::spawn(executor::run_group(shared.clone(), key, room, group));
             }
             Claim::Corrupt { id, why } => {
-                tracing::error!(queue = %shared.queues[queue].name, %id, why, "archived an unreadable task");
+                tracing::error!(queue = %shared.queues[queue].name, %id, why, "put an unreadable task aside");
             }
         }
     }
