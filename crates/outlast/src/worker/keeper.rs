@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use outlast_core::broker::{Beat, Command, Extended, Hold, WorkerBeat};
@@ -26,6 +27,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 const WAIT_MAX: Duration = Duration::from_secs(15);
 
+/// The pause before commands are waited for again where a beat has brought none although the broker spoke of them:
+/// what it knew was a moment old. Well below the 50 ms in which a cancel has to arrive.
+const NOTHING_PAUSE: Duration = Duration::from_millis(20);
+
 pub(super) struct Keeper {
     shared: Arc<Shared>,
     view: WorkerView,
@@ -44,7 +49,7 @@ impl Keeper {
 
     /// Keeps until the worker is flushed; the last beat is the life cycle's.
     pub(super) async fn run(mut self) {
-        let commands = Arc::new(Notify::new());
+        let commands = Arc::new(Commands::default());
         // Ends with this keeper, however that ends.
         let _listener =
             AbortOnDropHandle::new(tokio::spawn(listen(self.shared.clone(), commands.clone())));
@@ -52,17 +57,19 @@ impl Keeper {
         let mut look = tokio::time::interval(LOOK_EVERY.min(self.extend_every));
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut beat = false;
+            let (mut beat, mut is_asked) = (false, false);
             tokio::select! {
                 _ = look.tick() => {}
-                () = commands.notified() => beat = true,
+                () = commands.wait.notified() => is_asked = true,
                 changed = phase.changed() => beat = changed.is_ok(),
             }
             if *phase.borrow() >= Phase::Gone {
                 break;
             }
             self.extend().await;
-            if beat || self.beaten_at.elapsed() >= BEAT_EVERY {
+            if is_asked {
+                self.fetch(&commands).await;
+            } else if beat || self.beaten_at.elapsed() >= BEAT_EVERY {
                 self.beat().await;
             }
         }
@@ -135,7 +142,19 @@ impl Keeper {
         });
     }
 
-    async fn beat(&mut self) {
+    /// Carries out the commands that wait. The next beat makes the broker forget them: until then it would speak of
+    /// them again.
+    async fn fetch(&mut self, commands: &Commands) {
+        let has_brought = self.beat().await > 0;
+        if has_brought {
+            self.beat().await;
+        }
+        commands.has_brought.store(has_brought, Ordering::Relaxed);
+        commands.fetched.notify_one();
+    }
+
+    /// How many commands it brought.
+    async fn beat(&mut self) -> usize {
         let shared = &self.shared;
         self.view.status = match *shared.phase().borrow() {
             Phase::Running => WorkerStatus::Running,
@@ -153,15 +172,17 @@ impl Keeper {
         match shared.broker.beat(shared.clock.now(), &beat).await {
             Ok(reply) => {
                 self.beaten_at = Instant::now();
-                for (number, command) in reply.commands {
-                    self.seen = self.seen.max(number);
-                    self.carry_out(&command);
+                for (number, command) in &reply.commands {
+                    self.seen = self.seen.max(*number);
+                    self.carry_out(command);
                 }
+                reply.commands.len()
             }
             Err(error) => {
                 tracing::warn!(kind = %error.kind(), %error, "could not beat");
                 // A command that waits would ask for the next beat at once.
                 tokio::time::sleep(LOOK_EVERY).await;
+                0
             }
         }
     }
@@ -181,15 +202,28 @@ impl Keeper {
     }
 }
 
+/// Between the keeper and its listener.
+#[derive(Default)]
+struct Commands {
+    /// To the keeper: commands wait.
+    wait: Notify,
+    /// To the listener: they were fetched.
+    fetched: Notify,
+    has_brought: AtomicBool,
+}
+
 /// Waits for commands beside the work, so that a full worker hears them too.
-async fn listen(shared: Arc<Shared>, commands: Arc<Notify>) {
+async fn listen(shared: Arc<Shared>, commands: Arc<Commands>) {
     let interest = Interest { queues: Vec::new(), token: Some(shared.token) };
     loop {
         match shared.broker.wait(&interest, shared.clock.now(), WAIT_MAX).await {
             Ok(woke) if woke.commands => {
-                commands.notify_one();
-                // The beat that fetches them is under way; asking again at once would find the same.
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                commands.wait.notify_one();
+                // Asking before they were fetched would find the same.
+                commands.fetched.notified().await;
+                if !commands.has_brought.load(Ordering::Relaxed) {
+                    tokio::time::sleep(NOTHING_PAUSE).await;
+                }
             }
             Ok(_) => {}
             Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,

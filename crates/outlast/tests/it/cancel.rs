@@ -8,7 +8,8 @@ use outlast::{
     Action, Cancel, CancelReason, Client, Failure, QueueName, ResultWriter, Run, Selector,
     TaskRequest, TaskState, Worker, blocking,
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::{soon, work_for};
 
@@ -69,6 +70,42 @@ async fn a_remote_cancel_reaches_the_running_handler_and_the_task_is_retried() {
     let task = inspector.task(&queue, &receipt.id).await.unwrap();
     assert_eq!(task.last_error.as_deref(), Some("context canceled: Remote"));
     drop(stop);
+    soon("the end", running).await.unwrap().unwrap();
+}
+
+/// After a command the worker did not listen for 50 ms, so that of two cancels in a row the second took that long. The
+/// quickest of many counts: a busy machine may hold up any of them, the pause held up all.
+#[tokio::test]
+async fn a_cancel_right_after_another_is_heard_as_quickly() {
+    const TASKS: usize = 10;
+    let client = Client::open("sqlite::memory:").await.unwrap();
+    let (told, mut heard) = mpsc::channel(TASKS);
+    let handler = move |cancel: Cancel| {
+        let told = told.clone();
+        async move {
+            told.send(()).await.unwrap();
+            cancel.cancelled().await;
+            told.send(()).await.unwrap();
+        }
+    };
+    let worker = Worker::new(&client).slots(TASKS).handle_type("t", handler);
+    let running = tokio::spawn(worker.exit_when_empty().run());
+    let mut receipts = Vec::new();
+    for _ in 0..TASKS {
+        receipts.push(client.enqueue(TaskRequest::raw("t", "")).await.unwrap());
+        soon("the start", heard.recv()).await.unwrap();
+    }
+    let (inspector, queue) = (client.inspector(), QueueName::default_queue());
+    let mut took = Vec::new();
+    for receipt in receipts {
+        let started = Instant::now();
+        let select = Selector::id(receipt.id);
+        inspector.act_all(&queue, &Action::Cancel, &select, |_| {}).await.unwrap();
+        soon("the cancel", heard.recv()).await.unwrap();
+        took.push(started.elapsed());
+    }
+    let quickest = took[1..].iter().min().unwrap();
+    assert!(*quickest < Duration::from_millis(25), "{took:?}");
     soon("the end", running).await.unwrap().unwrap();
 }
 
