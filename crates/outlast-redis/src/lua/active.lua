@@ -1,5 +1,7 @@
 -- Takes ids out of the active list. Both ends are looked at first: an LREM in a list of 10,000 costs 100 µs, and what ends
--- is nearly always among the oldest or the newest.
+-- is nearly always among the oldest or the newest. Of many that are elsewhere the whole list is written anew: that costs as
+-- much as some 40 times LREM.
+local REWRITE_FROM = 40
 local function drop_from_window(active, wanted, left, size, head)
   local window = head and redis.call('LRANGE', active, 0, size - 1) or redis.call('LRANGE', active, -size, -1)
   local keep, found = {}, 0
@@ -21,6 +23,18 @@ local function drop_from_window(active, wanted, left, size, head)
   end
   return left - found
 end
+local function rewrite_active(active, wanted)
+  local all, keep = redis.call('LRANGE', active, 0, -1), {}
+  for _, id in ipairs(all) do
+    if wanted[id] then
+      wanted[id] = nil
+    else
+      keep[#keep + 1] = id
+    end
+  end
+  redis.call('DEL', active)
+  for from = 1, #keep, 1000 do redis.call('RPUSH', active, unpack(keep, from, math.min(from + 999, #keep))) end
+end
 local function drop_active(active, ids)
   local wanted, left = {}, 0
   for _, id in ipairs(ids) do
@@ -32,7 +46,9 @@ local function drop_active(active, ids)
   local size, total = 2 * left + 16, redis.call('LLEN', active)
   left = drop_from_window(active, wanted, left, size, false)
   if left > 0 and total > size then left = drop_from_window(active, wanted, left, size, true) end
-  if left > 0 then
+  if left >= REWRITE_FROM then
+    rewrite_active(active, wanted)
+  elseif left > 0 then
     for id in pairs(wanted) do redis.call('LREM', active, 1, id) end
   end
 end

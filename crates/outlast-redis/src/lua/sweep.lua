@@ -20,12 +20,31 @@ if ARGV[11] ~= '' then call('SCARD', ARGV[11]) end
 local due, ghosts = promote(place, now, ARGV[3], most)
 healed = healed + ghosts
 
--- A task whose worker vanished: no attempt of its own.
+-- Leases that are over, the oldest first. A lease ends at its second, whatever the fraction, which is its token. A foreign
+-- one gets asynq's allowance, and is passed over until then: so many pages are looked at, behind thousands of those.
+local PAGE, PAGES = 1000, 10
+local function leases_over()
+  local ids, before, allowance = {}, '(' .. string.format('%.0f', now_s + 1), tonumber(ARGV[8])
+  for page = 0, PAGES - 1 do
+    local over = call('ZRANGE', KEYS[3], '-inf', before, 'BYSCORE', 'LIMIT', page * PAGE, PAGE, 'WITHSCORES')
+    for at = 1, #over, 2 do
+      local score = tonumber(over[at + 1])
+      if score % 1 ~= 0 or score + allowance <= now then ids[#ids + 1] = over[at] end
+      if #ids >= most then return ids end
+    end
+    if #over < 2 * PAGE then break end
+  end
+  return ids
+end
+
+-- A task whose worker vanished: no attempt of its own. It leaves the active ones with all others, at the end.
+local lost, is_lost = {}, {}
 local function lose(id)
+  if is_lost[id] then return end
+  is_lost[id] = true
+  lost[#lost + 1] = id
   local key = P .. 't:' .. id
   local found = read_record('HMGET', key, 'msg', 'state') or {}
-  drop_active(KEYS[2], {id})
-  call('ZREM', KEYS[3], id)
   if not found[1] or found[2] ~= 'active' then
     healed = healed + 1
     return
@@ -50,12 +69,7 @@ local function lose(id)
 end
 
 if ARGV[5] == '1' then
-  -- A lease ends at its second, whatever the fraction, which is its token. A foreign one gets asynq's allowance.
-  local over = call('ZRANGE', KEYS[3], '-inf', '(' .. string.format('%.0f', now_s + 1), 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
-  for at = 1, #over, 2 do
-    local score = tonumber(over[at + 1])
-    if score % 1 ~= 0 or score + tonumber(ARGV[8]) <= now then lose(over[at]) end
-  end
+  for _, id in ipairs(leases_over()) do lose(id) end
   -- Ids in the active list without a lease: nobody else looks for them. The oldest, and some by chance.
   local length = call('LLEN', KEYS[2])
   local from = math.floor(tonumber(ARGV[13]) * length)
@@ -66,6 +80,10 @@ if ARGV[5] == '1' then
         if not score then lose(ids[nth]) end
       end
     end
+  end
+  if lost[1] then
+    drop_active(KEYS[2], lost)
+    for from = 1, #lost, PAGE do call('ZREM', KEYS[3], unpack(lost, from, math.min(from + PAGE - 1, #lost))) end
   end
   -- Sets whose time is over: their members wait in their group again, where they stood.
   local sets = call('ZRANGE', KEYS[9], '-inf', '(' .. string.format('%.0f', now_s + 1), 'BYSCORE', 'LIMIT', 0, math.min(most, 100))

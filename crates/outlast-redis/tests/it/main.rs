@@ -1,6 +1,7 @@
 //! Connections that fail, replies that are lost, and data that is not ours: the broker against real servers.
 
 mod connect;
+mod expired;
 mod foreign;
 mod forgotten;
 mod half_open;
