@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use outlast_core::limits::{BATCH_TASKS_MAX, GROUP_SIZE_MAX, SWEEP_MAX, check_count};
 use outlast_core::{
-    BrokerError, Claim, ClaimedGroup, ClaimedTask, Claims, GroupName, GroupPolicy, Lease,
+    BrokerError, Claim, ClaimedGroup, ClaimedTask, Claims, GroupName, GroupPolicy, Lease, Lost,
     QueueName, Rest, Stamp, TaskId, TaskState, Timestamp, Want,
 };
 use redis::Value;
@@ -14,7 +14,7 @@ use crate::conn::Call;
 use crate::keys::Keys;
 use crate::proto::wire::Fields;
 use crate::record::{self, StoredTask, Unreadable};
-use crate::scripts::{CLAIM, CLAIM_GROUPS, QUARANTINE};
+use crate::scripts::{CLAIM, CLAIM_AGAIN, CLAIM_GROUPS, CLAIM_ONE, QUARANTINE};
 
 /// Groups of a queue that one claim looks at; of more, so many are looked at by chance.
 const GROUPS_LOOKED_AT: i64 = 1000;
@@ -32,22 +32,19 @@ impl Inner {
     ) -> Result<Claims, BrokerError> {
         check_count("tasks_max", want.tasks_max, BATCH_TASKS_MAX)?;
         let keys = self.root.queue(queue);
-        let call = self.claim_call(&keys, queue, stamp, now, want);
-        let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
-        let is_applied = answer.status == Status::Applied;
-        let mut taken = Taken::read(answer)?;
+        let (status, mut taken) = self.take(&keys, queue, stamp, now, want).await?;
         if taken.ghosts > 0 {
             tracing::warn!(%queue, ghosts = taken.ghosts, "ids without a task were taken out of the line");
         }
         let mut claims = Vec::with_capacity(taken.tasks.len() + taken.sets.len());
         let mut corrupt = Vec::new();
         for set in std::mem::take(&mut taken.sets) {
-            claims.push(self.claimed_group(queue, want, set, now, &mut corrupt)?);
+            claims.push(Self::claimed_group(queue, want, set, now, &mut corrupt));
         }
         for task in std::mem::take(&mut taken.tasks) {
-            claims.push(self.claimed_task(queue, want, task, now, &mut corrupt)?);
+            claims.push(self.claimed_task(queue, want, task, now, &mut corrupt));
         }
-        if is_applied && !claims.is_empty() {
+        if status == Status::Applied && !claims.is_empty() {
             self.renewals.renewed(queue, &stamp, now);
         }
         if !corrupt.is_empty() {
@@ -57,6 +54,49 @@ impl Inner {
             }
         }
         Ok(Claims { claims, rest: taken.rest, lost: taken.lost })
+    }
+
+    async fn take(
+        &self,
+        keys: &Keys,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        want: &Want,
+    ) -> Result<(Status, Taken), BrokerError> {
+        if want.tasks_max == 1 && want.groups.is_empty() {
+            let call = self.one_call(keys, queue, stamp, now, want);
+            let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
+            if answer.status == Status::Applied {
+                return Ok((Status::Applied, Taken::one(answer, want, now)?));
+            }
+        }
+        let call = self.claim_call(keys, queue, stamp, now, want);
+        let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
+        let status = answer.status;
+        let taken = match status {
+            Status::Applied => Taken::first(answer, want, now)?,
+            _ => self.taken_before(keys, want, answer).await?,
+        };
+        Ok((status, taken))
+    }
+
+    fn one_call(
+        &self,
+        keys: &Keys,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        want: &Want,
+    ) -> Call {
+        let names = ["pending", "active", "lease", "paused", "scheduled", "retry"];
+        let mut all = vec![keys.session(stamp.session)];
+        all.extend(names.map(|name| keys.key(name)));
+        let mut call = Call::new(&CLAIM_ONE, all);
+        self.add_stamp(&mut call, queue, stamp, now);
+        call.text(keys.tasks()).text(seconds_with_fraction(now));
+        call.text(record::score_text(score_of(now, want))).text(run_of(now, want));
+        call
     }
 
     fn claim_call(
@@ -77,8 +117,7 @@ impl Inner {
         let sets = if want.groups.is_empty() { 0 } else { want.tasks_max.min(SETS_MAX) };
         call.text(keys.prefix()).text(seconds_with_fraction(now)).text(record::nanos_text(now));
         call.int(size(want.tasks_max)).int(size(want.bytes_max));
-        call.text(record::score_text(record::lease_score(now.plus(want.lease), want.token)));
-        call.text(format!("{}:{}", now.as_millis(), want.token.get()));
+        call.text(record::score_text(score_of(now, want))).text(run_of(now, want));
         call.int(size(SWEEP_MAX)).int(GROUPS_LOOKED_AT).int(size(GROUP_SIZE_MAX)).int(size(sets));
         call.int(size(want.groups.len()));
         for policy in want.groups.iter() {
@@ -90,20 +129,35 @@ impl Inner {
         call
     }
 
+    /// What an earlier call of this claim took, as far as it is still held.
+    async fn taken_before(
+        &self,
+        keys: &Keys,
+        want: &Want,
+        mut answer: Stamped,
+    ) -> Result<Taken, BrokerError> {
+        let mut kept = answer::list(answer.rest.next().unwrap_or_default())?.into_iter();
+        let mut next = || kept.next().unwrap_or_default();
+        let (ids, names) = (answer::list(next())?, answer::list(next())?);
+        let rest = rest_of(next())?;
+        let mut call =
+            Call::new(&CLAIM_AGAIN, vec![keys.key("lease"), keys.key("aggregation_sets")]);
+        call.text(keys.prefix()).text(record::fraction_text(want.token)).int(size(ids.len()));
+        for name in ids.into_iter().chain(names) {
+            call.text(answer::text(name)?);
+        }
+        let found = self.consume.script(&call).await?;
+        Taken::again(found, rest, answer.lost)
+    }
+
     fn claimed_task(
         &self,
         queue: &QueueName,
         want: &Want,
-        task: Value,
+        TakenTask { score, run, id, read }: TakenTask,
         now: Timestamp,
         corrupt: &mut Vec<Corrupt>,
-    ) -> Result<Claim, BrokerError> {
-        let mut parts = answer::list(task)?.into_iter();
-        let mut next = || parts.next().unwrap_or_default();
-        let id = TaskId::stored(&answer::text(next())?);
-        let score = answer::text(next())?.parse().unwrap_or_default();
-        let run = answer::bytes(next())?;
-        let read = Read::of(&mut next)?;
+    ) -> Claim {
         let stored = StoredTask {
             run: run.as_deref(),
             score: Some(score),
@@ -115,34 +169,27 @@ impl Inner {
                 self.held.add(queue, &id, want.token, is_plain);
                 let until = record::moment_of_score(score);
                 let lease = Lease { id, token: want.token, until };
-                Ok(Claim::Task(Box::new(ClaimedTask { task, lease })))
+                Claim::Task(Box::new(ClaimedTask { task, lease }))
             }
             Err(unreadable) => {
                 let why = read.reason(&unreadable);
                 corrupt.push(Corrupt { id: id.clone(), set: String::new(), why: why.clone() });
-                Ok(Claim::Corrupt { id, why })
+                Claim::Corrupt { id, why }
             }
         }
     }
 
     fn claimed_group(
-        &self,
         queue: &QueueName,
         want: &Want,
-        set: Value,
+        TakenSet { score, name, members }: TakenSet,
         now: Timestamp,
         corrupt: &mut Vec<Corrupt>,
-    ) -> Result<Claim, BrokerError> {
-        let mut parts = answer::list(set)?.into_iter();
-        let name = answer::text(parts.next().unwrap_or_default())?;
-        let score = answer::text(parts.next().unwrap_or_default())?.parse().unwrap_or_default();
+    ) -> Claim {
         let group = name.rsplit_once(':').map_or(name.as_str(), |(group, _)| group);
-        let mut tasks = Vec::new();
-        for member in answer::list(parts.next().unwrap_or_default())? {
-            let mut parts = answer::list(member)?.into_iter();
-            let mut next = || parts.next().unwrap_or_default();
-            let id = TaskId::stored(&answer::text(next())?);
-            let read = Read::of(&mut next)?;
+        let group = GroupName::stored(group);
+        let mut tasks = Vec::with_capacity(members.len());
+        for (id, read) in members {
             match record::record_of(queue, &id, &read.stored(TaskState::Aggregating), now) {
                 Ok(task) => tasks.push(task),
                 Err(unreadable) => {
@@ -156,8 +203,7 @@ impl Inner {
             token: want.token,
             until: record::moment_of_score(score),
         };
-        let group = GroupName::stored(group);
-        Ok(Claim::Group(ClaimedGroup { group, tasks, lease }))
+        Claim::Group(ClaimedGroup { group, tasks, lease })
     }
 
     /// Puts records that cannot be read among the archived, where people find them and nothing trips
@@ -185,28 +231,99 @@ struct Corrupt {
     why: String,
 }
 
-/// What a claim answered.
+/// What a claim took.
 struct Taken {
-    tasks: Vec<Value>,
-    sets: Vec<Value>,
+    tasks: Vec<TakenTask>,
+    sets: Vec<TakenSet>,
     rest: Rest,
-    lost: Option<outlast_core::Lost>,
+    lost: Option<Lost>,
     ghosts: i64,
 }
 
+struct TakenTask {
+    score: f64,
+    run: Option<Bytes>,
+    id: TaskId,
+    read: Read,
+}
+
+struct TakenSet {
+    score: f64,
+    name: String,
+    members: Vec<(TaskId, Read)>,
+}
+
 impl Taken {
-    fn read(mut answer: Stamped) -> Result<Self, BrokerError> {
-        debug_assert_ne!(answer.status, Status::Ghost, "refused before");
+    /// The answer of `claim.lua`, which does not repeat what the call said.
+    fn first(mut answer: Stamped, want: &Want, now: Timestamp) -> Result<Self, BrokerError> {
         let mut next = || answer.rest.next().unwrap_or_default();
-        let rest = match answer::text(next())?.as_str() {
-            "M" => Rest::More,
-            "P" => Rest::Paused,
-            _ => Rest::Empty,
+        let (score, run) = (score_of(now, want), Bytes::from(run_of(now, want)));
+        let rest = rest_of(next())?;
+        let task = |(id, read)| TakenTask { score, run: Some(run.clone()), id, read };
+        let tasks = Read::all(answer::list(next())?)?.into_iter().map(task).collect();
+        let set = |set| {
+            let mut parts = answer::list(set)?.into_iter();
+            let mut next = || parts.next().unwrap_or_default();
+            let name = answer::text(next())?;
+            Ok(TakenSet { score, name, members: Read::all(answer::list(next())?)? })
         };
-        let (tasks, sets) = (answer::list(next())?, answer::list(next())?);
-        let ghosts = answer::int(next())?;
-        Ok(Self { tasks, sets, rest, lost: answer.lost, ghosts })
+        let sets =
+            answer::list(next())?.into_iter().map(set).collect::<Result<_, BrokerError>>()?;
+        Ok(Self { tasks, sets, rest, lost: answer.lost, ghosts: answer::int(next())? })
     }
+
+    /// The answer of `claim_one.lua`: one task, or nothing.
+    fn one(answer: Stamped, want: &Want, now: Timestamp) -> Result<Self, BrokerError> {
+        let (score, run) = (score_of(now, want), Bytes::from(run_of(now, want)));
+        let task = |(id, read)| TakenTask { score, run: Some(run.clone()), id, read };
+        let tasks: Vec<_> = Read::all(answer.rest.collect())?.into_iter().map(task).collect();
+        let rest = if tasks.is_empty() { Rest::Empty } else { Rest::More };
+        Ok(Self { tasks, sets: Vec::new(), rest, lost: answer.lost, ghosts: 0 })
+    }
+
+    /// The answer of `claim_again.lua`.
+    fn again(found: Value, rest: Rest, lost: Option<Lost>) -> Result<Self, BrokerError> {
+        let mut found = answer::list(found)?.into_iter();
+        let mut tasks = Vec::new();
+        for task in answer::list(found.next().unwrap_or_default())? {
+            let mut parts = answer::list(task)?.into_iter();
+            let mut next = || parts.next().unwrap_or_default();
+            let (score, run) = (score_in(next())?, answer::bytes(next())?);
+            for (id, read) in Read::all(parts.collect())? {
+                tasks.push(TakenTask { score, run: run.clone(), id, read });
+            }
+        }
+        let mut sets = Vec::new();
+        for set in answer::list(found.next().unwrap_or_default())? {
+            let mut parts = answer::list(set)?.into_iter();
+            let mut next = || parts.next().unwrap_or_default();
+            let (score, name) = (score_in(next())?, answer::text(next())?);
+            sets.push(TakenSet { score, name, members: Read::all(answer::list(next())?)? });
+        }
+        Ok(Self { tasks, sets, rest, lost, ghosts: 0 })
+    }
+}
+
+fn rest_of(value: Value) -> Result<Rest, BrokerError> {
+    Ok(match answer::text(value)?.as_str() {
+        "M" => Rest::More,
+        "P" => Rest::Paused,
+        _ => Rest::Empty,
+    })
+}
+
+fn score_in(value: Value) -> Result<f64, BrokerError> {
+    Ok(answer::text(value)?.parse().unwrap_or_default())
+}
+
+/// The score of the leases that a claim takes.
+fn score_of(now: Timestamp, want: &Want) -> f64 {
+    record::lease_score(now.plus(want.lease), want.token)
+}
+
+/// What a claim writes into `o:run`.
+fn run_of(now: Timestamp, want: &Want) -> String {
+    format!("{}:{}", now.as_millis(), want.token.get())
 }
 
 /// The fields that a claim reads of every task.
@@ -218,13 +335,21 @@ struct Read {
 }
 
 impl Read {
-    fn of(next: &mut impl FnMut() -> Value) -> Result<Self, BrokerError> {
-        Ok(Self {
-            message: answer::bytes(next())?,
-            result: answer::bytes(next())?,
-            accepted: answer::bytes(next())?,
-            losses: answer::bytes(next())?,
-        })
+    /// Id and fields of several tasks, one after another.
+    fn all(values: Vec<Value>) -> Result<Vec<(TaskId, Self)>, BrokerError> {
+        let mut tasks = Vec::with_capacity(values.len() / 5);
+        let mut values = values.into_iter();
+        while let Some(id) = values.next() {
+            let mut next = || values.next().unwrap_or_default();
+            let read = Self {
+                message: answer::bytes(next())?,
+                result: answer::bytes(next())?,
+                accepted: answer::bytes(next())?,
+                losses: answer::bytes(next())?,
+            };
+            tasks.push((TaskId::stored(&answer::text(id)?), read));
+        }
+        Ok(tasks)
     }
 
     fn stored(&self, state: TaskState) -> StoredTask<'_> {

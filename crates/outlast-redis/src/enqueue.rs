@@ -13,7 +13,7 @@ use crate::broker::Inner;
 use crate::conn::Call;
 use crate::keys::Keys;
 use crate::record::{self, nanos_text, seconds_text};
-use crate::scripts::{ENQUEUE, ENQUEUE_PLAIN};
+use crate::scripts::{ENQUEUE, ENQUEUE_ONE, ENQUEUE_PLAIN, Script};
 
 /// The level that an answer of the server stands for: what its own persistence is set to.
 const LEVEL: Durability = Durability::Accepted;
@@ -34,7 +34,12 @@ impl Inner {
         let keys = self.root.queue(queue);
         let is_plain =
             wrong.iter().all(Option::is_none) && tasks.iter().all(|task| is_plain(task, now));
-        let mut call = self.enqueue_call(&keys, queue, stamp, now, is_plain);
+        let script = match (is_plain, tasks.len()) {
+            (true, 1) => &ENQUEUE_ONE,
+            (true, _) => &ENQUEUE_PLAIN,
+            (false, _) => &ENQUEUE,
+        };
+        let mut call = self.enqueue_call(script, &keys, queue, stamp, now);
         for (task, wrong) in tasks.iter().zip(wrong) {
             match wrong {
                 None if is_plain => self.add_plain(&mut call, &keys, queue, task, now),
@@ -45,8 +50,12 @@ impl Inner {
                 Some(error) => add_wrong(&mut call, task, &error),
             }
         }
-        let answer = self.produce.script(&call).await?;
-        let mut answer = stamped(answer, stamp, "e")?;
+        let mut answer = stamped(self.produce.script(&call).await?, stamp, "e")?;
+        if answer.status == Status::Declined {
+            // The shortest script is not sure. This one takes the same words.
+            call.script = &ENQUEUE_PLAIN;
+            answer = stamped(self.produce.script(&call).await?, stamp, "e")?;
+        }
         if answer.status == Status::Applied {
             self.renewals.renewed(queue, &stamp, now);
         }
@@ -60,14 +69,14 @@ impl Inner {
 
     fn enqueue_call(
         &self,
+        script: &'static Script,
         keys: &Keys,
         queue: &QueueName,
         stamp: Stamp,
         now: Timestamp,
-        is_plain: bool,
     ) -> Call {
         let mut names = vec![keys.session(stamp.session), keys.key("pending")];
-        let script = if is_plain { &ENQUEUE_PLAIN } else { &ENQUEUE };
+        let is_plain = !std::ptr::eq(script, &ENQUEUE);
         if !is_plain {
             names.extend([keys.key("scheduled"), keys.key("groups")]);
         }

@@ -65,6 +65,11 @@ impl Keys {
         key
     }
 
+    /// What the hashes of all tasks begin with.
+    pub(crate) fn tasks(&self) -> String {
+        self.key("t:")
+    }
+
     /// The hash of a task.
     pub(crate) fn task(&self, id: &TaskId) -> String {
         let mut key = String::with_capacity(self.prefix.len() + 2 + id.as_str().len());

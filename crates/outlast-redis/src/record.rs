@@ -237,6 +237,11 @@ pub(crate) fn score_text(score: f64) -> String {
     format!("{score}")
 }
 
+/// What the score of a lease has behind its second, for a token.
+pub(crate) fn fraction_text(token: LeaseToken) -> String {
+    (f64::from(token.get()) / TOKEN_UNIT).to_string()
+}
+
 /// A moment as asynq's scores have it: whole seconds, rounded down.
 pub(crate) fn seconds_text(moment: Timestamp) -> String {
     moment.as_seconds().to_string()

@@ -75,10 +75,14 @@ macro_rules! scripts {
 }
 
 scripts! {
+    ENQUEUE_ONE = Needed ["enqueue_one"];
     ENQUEUE_PLAIN = Needed ["session", "enqueue_plain"];
     ENQUEUE = Needed ["session", "put", "enqueue"];
-    CLAIM = Optional ["session", "record", "due", "size", "claim", "claim_line"];
-    CLAIM_GROUPS = Optional ["session", "record", "due", "size", "claim", "claim_groups", "claim_line"];
+    CLAIM_ONE = Optional ["claim_one"];
+    CLAIM = Optional ["session", "record", "due", "size", "claim", "claim_due", "claim_line"];
+    CLAIM_GROUPS = Optional ["session", "record", "due", "size", "claim", "claim_due", "claim_groups", "claim_line"];
+    CLAIM_AGAIN = Optional ["record", "claim_again"];
+    SETTLE_ONE = Optional ["active", "settle_one"];
     SETTLE_DONE = Optional ["session", "active", "count", "settle_done"];
     SETTLE = Optional ["session", "put", "message", "active", "count", "lock", "settle"];
     EXTEND = Optional ["extend"];

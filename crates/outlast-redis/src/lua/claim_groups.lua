@@ -1,4 +1,5 @@
 -- Groups, by name, as far as their policies find them ready (contract §3.5, in its order, every bound inclusive).
+local now_s, bytes_max = tonumber(ARGV[5]), tonumber(ARGV[8])
 local policies, set_ids, sets_max = {}, 16, tonumber(ARGV[14])
 for _ = 1, tonumber(ARGV[15]) do
   policies[#policies + 1] = {pattern = ARGV[set_ids], prefix = ARGV[set_ids + 1] == 'p', grace = tonumber(ARGV[set_ids + 2]),
@@ -31,22 +32,23 @@ local function take_group(group, size)
   local set, flat, members = P .. 'g:' .. name, {}, {}
   local found = call('ZRANGE', key, 0, size - 1, 'WITHSCORES')
   for at = 1, #found, 2 do
-    local fields = fields_of(found[at])
+    local fields = read_record('HMGET', P .. 't:' .. found[at], 'msg', 'result', 'o:at', 'o:lost') or {}
     set_bytes = set_bytes + #(fields[1] or '')
     if set_bytes > bytes_max and (#members > 0 or #sets > 0) then
       sets_max, more = 0, true
       break
     end
-    members[#members + 1] = {found[at], unpack(fields, 1, 4)}
+    members[#members + 1] = found[at]
+    for nth = 1, 4 do members[#members + 1] = fields[nth] or false end
     flat[#flat + 1] = found[at + 1]
     flat[#flat + 1] = found[at]
   end
   if #members == 0 then return end
   call('ZADD', set, unpack(flat))
-  call('ZREMRANGEBYRANK', key, 0, #members - 1)
+  call('ZREMRANGEBYRANK', key, 0, #members / 5 - 1)
   if call('EXISTS', key) == 0 then call('SREM', KEYS[8], group) end
   call('ZADD', KEYS[9], score, set)
-  sets[#sets + 1] = {name, score, members}
+  sets[#sets + 1] = {name, members}
   taken_sets[#taken_sets + 1] = name
 end
 if #policies > 0 then
@@ -65,3 +67,4 @@ if #policies > 0 then
     end
   end
 end
+room = room - #sets

@@ -1,26 +1,20 @@
 -- asynq's counters (contract §3.0): the lifetime ones begin again at the end of what a number can hold, the daily ones expire.
 local COUNTER_MAX = 9223372036854775807
--- Fails before anything is written if a counter is none.
+-- Fails before anything is written if a counter is none. Answers what they hold.
 local function check_counters(keys)
-  for _, key in pairs(keys) do
-    local kept = redis.call('GET', key)
-    if kept and not tonumber(kept) then error('WRONGTYPE ' .. key .. ' is no counter') end
+  local kept = redis.call('MGET', unpack(keys))
+  for nth, key in ipairs(keys) do
+    -- Of another type, which this tells, or not there.
+    local value = kept[nth] or redis.call('GET', key)
+    if value and not tonumber(value) then error('WRONGTYPE ' .. key .. ' is no counter') end
   end
+  return kept
 end
 local function count_day(key, by, until_s)
-  if redis.call('INCRBY', key, by) == by then redis.call('EXPIREAT', key, until_s) end
+  if redis.call('INCRBY', key, tostring(by)) == by then redis.call('EXPIREAT', key, until_s) end
 end
-local function count_runs(keys, processed, failed, until_s)
-  if processed == 0 then return end
-  count_day(keys.processed_day, processed, until_s)
-  if failed > 0 then count_day(keys.failed_day, failed, until_s) end
-  local total = tonumber(redis.call('GET', keys.processed) or '0')
-  -- As doubles, so that the last 512 numbers are the end as well, as in asynq.
-  if total >= COUNTER_MAX then
-    redis.call('SET', keys.processed, processed)
-    if failed > 0 then redis.call('SET', keys.failed, failed) end
-  else
-    redis.call('INCRBY', keys.processed, processed)
-    if failed > 0 then redis.call('INCRBY', keys.failed, failed) end
-  end
+-- `total` is what the lifetime's counter of runs held. As doubles, so that the last 512 numbers are the end as well, as in asynq.
+local function count_total(key, total, by)
+  local is_full = tonumber(total or '0') >= COUNTER_MAX
+  redis.call(is_full and 'SET' or 'INCRBY', key, tostring(by))
 end

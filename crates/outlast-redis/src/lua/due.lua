@@ -1,12 +1,12 @@
 -- Makes due tasks pending, or members of their group, in the order in which they were due: behind what waits already.
 -- At most `most` of each kind; answers how many left their set, and how many of those had no task any more.
-local function due_of(key, now_s, most, into)
-  local found = redis.call('ZRANGE', key, '-inf', now_s, 'BYSCORE', 'LIMIT', 0, most, 'WITHSCORES')
-  for at = 1, #found, 2 do into[#into + 1] = {found[at], tonumber(found[at + 1]), key} end
-  return #found / 2
-end
-local function group_of(found) return found[1] or found[3] or '' end
 local function promote(place, now_s, now_ns, most)
+  local function due_of(key, now_s, most, into)
+    local found = redis.call('ZRANGE', key, '-inf', now_s, 'BYSCORE', 'LIMIT', '0', most, 'WITHSCORES')
+    for at = 1, #found, 2 do into[#into + 1] = {found[at], tonumber(found[at + 1]), key} end
+    return #found / 2
+  end
+  local function group_of(found) return found[1] or found[3] or '' end
   local due = {}
   local scheduled = due_of(place.scheduled, now_s, most, due)
   local retry = due_of(place.retry, now_s, most, due)

@@ -4,27 +4,45 @@
 -- Answers {status, lost, verdicts}; no verdicts: all were accepted.
 local lost, earlier = arrive()
 if not lost then return earlier end
-local queues = ARGV[4]
-local known = queues == '' or call('SISMEMBER', queues, ARGV[5]) == 1
-call('LLEN', KEYS[2])
-local ids, verdicts, at = {}, nil, 7
-for nth = 3, #KEYS do
-  local key = KEYS[nth]
-  if call('EXISTS', key) == 1 then
-    verdicts = verdicts or {}
-    verdicts[#verdicts + 1] = {nth - 2, 'I', ''}
-  elseif ARGV[at + 2] == '' then
+local queues, verdicts = ARGV[4], nil
+local function store(key, at)
+  if ARGV[at + 2] == '' then
     call('HSET', key, 'msg', ARGV[at + 1], 'state', 'pending', 'pending_since', ARGV[6])
-    ids[#ids + 1] = ARGV[at]
   else
     call('HSET', key, 'msg', ARGV[at + 1], 'state', 'pending', 'pending_since', ARGV[6], 'o:at', ARGV[at + 2])
-    ids[#ids + 1] = ARGV[at]
   end
-  at = at + 3
 end
-if #ids > 0 then
-  call('LPUSH', KEYS[2], unpack(ids))
-  if not known then call('SADD', queues, ARGV[5]) end
+if #KEYS ~= 3 then
+  local known = queues == '' or call('SISMEMBER', queues, ARGV[5]) == 1
+  call('LLEN', KEYS[2])
+  local ids, at = {}, 7
+  for nth = 3, #KEYS do
+    if call('EXISTS', KEYS[nth]) == 1 then
+      verdicts = verdicts or {}
+      verdicts[#verdicts + 1] = {nth - 2, 'I', ''}
+    else
+      store(KEYS[nth], at)
+      ids[#ids + 1] = ARGV[at]
+    end
+    at = at + 3
+  end
+  if ids[1] then
+    call('LPUSH', KEYS[2], unpack(ids))
+    if not known then call('SADD', queues, ARGV[5]) end
+  end
+elseif call('EXISTS', KEYS[3]) == 1 then
+  verdicts = {{1, 'I', ''}}
+else
+  -- One task in the shortest way. A line that is not empty is listed; where another program has just taken it off the list,
+  -- the sweep heals that.
+  if call('LPUSH', KEYS[2], ARGV[7]) == 1 and queues ~= '' then
+    local listed = redis.pcall('SADD', queues, ARGV[5])
+    if type(listed) == 'table' then
+      call('LPOP', KEYS[2])
+      return listed
+    end
+  end
+  store(KEYS[3], 7)
 end
 remember(lost, 'e', verdicts)
 return {APPLIED, lost, 'e', verdicts or {}}

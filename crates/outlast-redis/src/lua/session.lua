@@ -1,7 +1,7 @@
 -- Why a batch can be repeated (design §5). Prefixed to every script that carries a stamp.
 -- KEYS[1] the session's hash; ARGV[1] the lane, ARGV[2] the batch's number, ARGV[3] seconds to live from now on, or below zero
 -- where that was said lately: then they are for a record that is new after all.
--- A lane holds "<seq>", or "<seq> <packed>" where the answer was not the usual one.
+-- A lane holds "<seq>", or "<seq> <packed>" where the answer was not the usual one, or "<seq> c<id>" after a claim of one task.
 local call = redis.call
 local APPLIED, REPEATED, GHOST, DECLINED = 0, 1, 2, 3
 local seq, is_new, live = tonumber(ARGV[2]), false, tonumber(ARGV[3])
@@ -20,6 +20,7 @@ local function arrive()
   if seq > last then return last end
   if seq < last then return nil, {GHOST, last} end
   local lost, verb, answer = -1, '', {}
+  if space and string.byte(kept, space + 1) == 99 then return nil, {REPEATED, -1, 'c', {{string.sub(kept, space + 2)}, {}, 'M'}} end
   if space then lost, verb, answer = unpack(cmsgpack.unpack(string.sub(kept, space + 1))) end
   return nil, {REPEATED, lost, verb, answer}
 end

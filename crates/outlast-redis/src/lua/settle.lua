@@ -18,8 +18,7 @@ check_places(place)
 call('LLEN', KEYS[2])
 for nth = 6, 8 do call('ZCARD', KEYS[nth]) end
 call('ZCARD', KEYS[10])
-local counters = {processed_day = KEYS[11], failed_day = KEYS[12], processed = KEYS[13], failed = KEYS[14]}
-check_counters(counters)
+local counted = check_counters({KEYS[11], KEYS[12], KEYS[13], KEYS[14]})
 for nth = 1, count do
   call('HLEN', P .. 't:' .. ARGV[12 + (nth - 1) * ITEM])
   call('ZCARD', P .. 'g:' .. ARGV[12 + (nth - 1) * ITEM])
@@ -161,6 +160,13 @@ for nth = 1, count do
   local verdict, why = settle(12 + (nth - 1) * ITEM)
   if verdict then verdicts[#verdicts + 1] = {nth, verdict, why} end
 end
-count_runs(counters, processed, failed, ARGV[7])
+if processed > 0 then
+  count_day(KEYS[11], processed, ARGV[7])
+  count_total(KEYS[13], counted[3], processed)
+end
+if failed > 0 then
+  count_day(KEYS[12], failed, ARGV[7])
+  count_total(KEYS[14], counted[3], failed)
+end
 remember(lost, 's', verdicts[1] and verdicts)
 return {APPLIED, lost, 's', verdicts}

@@ -5,20 +5,34 @@
 -- decides.
 local lost, earlier = arrive()
 if not lost then return earlier end
-local counters = {processed_day = KEYS[4], processed = KEYS[5]}
-check_counters(counters)
-local ids, fraction = {unpack(ARGV, 6)}, tonumber(ARGV[4])
-for _, score in ipairs(call('ZMSCORE', KEYS[3], unpack(ids))) do
+local fraction = tonumber(ARGV[4])
+local counted, gone
+if #ARGV == 6 then
+  -- One task in the shortest way.
+  local score = call('ZSCORE', KEYS[3], ARGV[6])
   if not score or tonumber(score) % 1 ~= fraction then return {DECLINED} end
+  counted = check_counters({KEYS[4], KEYS[5]})
+  if call('LLEN', KEYS[2]) <= 200 then
+    call('LREM', KEYS[2], '1', ARGV[6])
+  else
+    drop_active(KEYS[2], {ARGV[6]})
+  end
+  call('ZREM', KEYS[3], ARGV[6])
+  gone = call('DEL', KEYS[6])
+else
+  local ids, named = {unpack(ARGV, 6)}, {}
+  for nth, score in ipairs(call('ZMSCORE', KEYS[3], unpack(ids))) do
+    if not score or tonumber(score) % 1 ~= fraction or named[ids[nth]] then return {DECLINED} end
+    named[ids[nth]] = true
+  end
+  counted = check_counters({KEYS[4], KEYS[5]})
+  drop_active(KEYS[2], ids)
+  call('ZREM', KEYS[3], unpack(ids))
+  gone = call('DEL', unpack(KEYS, 6))
 end
-local named = {}
-for _, id in ipairs(ids) do
-  if named[id] then return {DECLINED} end
-  named[id] = true
+if gone > 0 then
+  count_day(KEYS[4], gone, ARGV[5])
+  count_total(KEYS[5], counted[2], gone)
 end
-drop_active(KEYS[2], ids)
-call('ZREM', KEYS[3], unpack(ids))
-local gone = call('DEL', unpack(KEYS, 6))
-count_runs(counters, gone, 0, ARGV[5])
 remember(lost, 's', nil)
 return {APPLIED, lost, 's', {}}

@@ -108,7 +108,7 @@ async fn a_permission_that_is_missing_is_named_and_helps_as_soon_as_it_is_given(
     }
     bill("-zrange");
     failed(broker.sweep(&place.queue, t(1), budget(10)).await, Kind::Misconfigured);
-    bill("-lrange");
+    bill("-lmove");
     let claim = broker.claim(&place.queue, stamp(1, 0, 1), t(1), &want(1)).await;
     failed(claim, Kind::Misconfigured);
 }
