@@ -67,18 +67,18 @@ impl Inner {
         if want.tasks_max == 1 && want.groups.is_empty() {
             let call = self.one_call(keys, queue, stamp, now, want);
             let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
-            if answer.status == Status::Applied {
-                return Ok((Status::Applied, Taken::one(answer, want, now)?));
+            match answer.status {
+                Status::Applied => return Ok((Status::Applied, Taken::one(answer, want, now)?)),
+                Status::Declined => {}
+                status => return Ok((status, self.taken_before(keys, want, answer).await?)),
             }
         }
         let call = self.claim_call(keys, queue, stamp, now, want);
         let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
-        let status = answer.status;
-        let taken = match status {
-            Status::Applied => Taken::first(answer, want, now)?,
-            _ => self.taken_before(keys, want, answer).await?,
-        };
-        Ok((status, taken))
+        match answer.status {
+            Status::Applied => Ok((Status::Applied, Taken::first(answer, want, now)?)),
+            status => Ok((status, self.taken_before(keys, want, answer).await?)),
+        }
     }
 
     fn one_call(

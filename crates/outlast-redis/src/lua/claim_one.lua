@@ -3,7 +3,11 @@
 -- (with fraction), [6] the lease's score, [7] the value of o:run. Answers {status, -1, verb, id, msg, result, o:at, o:lost}.
 local call, try = redis.call, redis.pcall
 local kept = call('HGET', KEYS[1], ARGV[1])
-if (kept and tonumber(string.match(kept, '^%d+')) or 0) + 1 ~= tonumber(ARGV[2]) then return {3} end
+if (kept and tonumber(string.match(kept, '^%d+')) or 0) + 1 ~= tonumber(ARGV[2]) then
+  local taken = kept and string.match(kept, '^' .. ARGV[2] .. ' c(.*)$')
+  if taken then return {1, -1, 'c', {{taken}, {}, 'M'}} end
+  return {3}
+end
 if call('EXISTS', KEYS[5], KEYS[6], KEYS[7]) > 0 then
   if call('EXISTS', KEYS[5]) == 1 then return {3} end
   if call('ZCOUNT', KEYS[6], '-inf', ARGV[5]) + call('ZCOUNT', KEYS[7], '-inf', ARGV[5]) > 0 then return {3} end

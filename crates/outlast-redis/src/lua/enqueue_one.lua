@@ -2,7 +2,6 @@
 -- enqueue_plain.lua decides. KEYS[1] the session's hash, [2] pending, [3] the task. ARGV[1...3] as in session.lua, [4] the set of
 -- queues ('' if it is elsewhere), [5] the queue, [6] now in nanoseconds, [7] the id, [8] the message, [9] moment of acceptance or ''.
 local call, try = redis.call, redis.pcall
-if call('EXISTS', KEYS[3]) == 1 then return {3} end
 -- The first write: here a server whose memory is full refuses. In an untroubled lane this is both the question and the record.
 local seq = try('HINCRBY', KEYS[1], ARGV[1], '1')
 if type(seq) == 'table' then return {3} end
@@ -10,7 +9,13 @@ local function take_back()
   if seq == 1 then call('HDEL', KEYS[1], ARGV[1]) else call('HINCRBY', KEYS[1], ARGV[1], '-1') end
   return {3}
 end
-if seq ~= tonumber(ARGV[2]) then return take_back() end
+local expected = tonumber(ARGV[2])
+if seq == expected + 1 then
+  -- A repeat, and all was well the first time.
+  take_back()
+  return {1, -1, 'e'}
+end
+if seq ~= expected or try('EXISTS', KEYS[3]) ~= 0 then return take_back() end
 local length = try('LPUSH', KEYS[2], ARGV[7])
 if type(length) == 'table' then return take_back() end
 -- A line that is not empty is listed; where another program has just taken it off the list, the sweep heals that.

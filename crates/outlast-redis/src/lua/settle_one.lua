@@ -5,7 +5,11 @@
 local call, try = redis.call, redis.pcall
 local id = ARGV[6]
 local score = call('ZSCORE', KEYS[3], id)
-if not score or tonumber(score) % 1 ~= tonumber(ARGV[4]) or call('EXISTS', KEYS[6]) == 0 then return {3} end
+if not score or tonumber(score) % 1 ~= tonumber(ARGV[4]) or call('EXISTS', KEYS[6]) == 0 then
+  -- A repeat, and all was well the first time?
+  if call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then return {1, -1, 's'} end
+  return {3}
+end
 local running = call('LLEN', KEYS[2])
 -- A number is question and record in one. What turns out to be no number, or not the one that was expected, is taken back.
 call('ZREM', KEYS[3], id)
