@@ -2,8 +2,8 @@
 //! a script calls is listed once more) of enqueue, claim and settle, by size of the batch. Where Go asynq
 //! is built (`scripts/install-interop`), its figure beside it, in the same rounds on the same server.
 //!
-//! `cargo bench -p outlast-redis --bench scripts [-- TASKS [STORED]]`: so many tasks per round (default
-//! 10,000), with so many waiting before (default none).
+//! `cargo bench -p outlast-redis --bench scripts [-- TASKS [WAITING [ACTIVE]]]`: so many tasks per round
+//! (default 10,000), with so many waiting and so many active before (default none).
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -25,14 +25,15 @@ const BATCHES: [usize; 4] = [1, 10, 100, 256];
 fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<usize>().ok());
     let count = numbers.next().unwrap_or(10_000);
-    let stored = numbers.next().unwrap_or(0);
+    let before = [numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)];
     let server = RedisServer::start().expect("a server");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
-    println!("tasks a round: {count}, waiting before: {stored}, payload: {} B", PAYLOAD.len());
+    let [waiting, active] = before;
+    println!("{count} tasks of {} B, {waiting} waiting and {active} active before", PAYLOAD.len());
     for round in 1..=ROUNDS {
         for batch in BATCHES {
-            let spent = runtime.block_on(ours(&server, count, stored, batch));
+            let spent = runtime.block_on(ours(&server, count, before, batch));
             show(round, &format!("batch {batch}"), spent);
         }
         match asynq(&server, count) {
@@ -51,14 +52,23 @@ fn show(round: usize, what: &str, [enqueue, rest]: [f64; 2]) {
 
 /// Microseconds a task that enqueue, and claim with settle, took of the server. (Not one by one: to ask
 /// between two calls would empty the server's caches.)
-async fn ours(server: &RedisServer, count: usize, stored: usize, batch: usize) -> [f64; 2] {
+async fn ours(
+    server: &RedisServer,
+    count: usize,
+    [waiting, active]: [usize; 2],
+    batch: usize,
+) -> [f64; 2] {
     server.command(&["FLUSHALL"]).expect("flushed");
     let broker = RedisBroker::new(&server.url(), Options::default()).expect("a broker");
     let queue = QueueName::new("bench").expect("a name");
     // A producer, a claimer and a settler have sessions of their own.
     let [mut produced, mut claimed, mut settled] =
         [7, 8, 9].map(|id| Session::new(SessionId(id), 1));
-    enqueue(&broker, &queue, &mut produced, stored, 256).await;
+    enqueue(&broker, &queue, &mut produced, waiting + active, 256).await;
+    let mut left = active;
+    while left > 0 {
+        left -= claim(&broker, &queue, &mut claimed, left.min(256)).await.len();
+    }
     let begin = script_time(server);
     enqueue(&broker, &queue, &mut produced, count, batch).await;
     let between = script_time(server);

@@ -1,6 +1,6 @@
--- Takes ids out of the active list. Both ends are looked at first: an LREM in a list of 10,000 costs 100 µs, and what ends
--- is nearly always among the oldest or the newest. Of many that are elsewhere the whole list is written anew: that costs as
--- much as some 40 times LREM.
+-- Takes ids out of the active list. Both ends are looked at first, the newer one before: an LREM in a list of 10,000 costs 100 µs,
+-- and what ends is nearly always among the newest or the oldest. Of many that are elsewhere the whole list is written anew: that
+-- costs as much as some 40 times LREM.
 local REWRITE_FROM = 40
 local function drop_active(active, ids)
   local total = redis.call('LLEN', active)
@@ -9,38 +9,12 @@ local function drop_active(active, ids)
     for _, id in ipairs(ids) do redis.call('LREM', active, '1', id) end
     return
   end
-  local function drop_from_window(active, wanted, left, size, head)
-    local window = head and redis.call('LRANGE', active, 0, size - 1) or redis.call('LRANGE', active, -size, -1)
-    local keep, found = {}, 0
-    for _, id in ipairs(window) do
-      if wanted[id] then
-        found = found + 1
-        wanted[id] = nil
-      else
-        keep[#keep + 1] = id
-      end
+  if #ids <= 4 then
+    for _, id in ipairs(ids) do
+      local is_new = redis.call('LPOS', active, id, 'MAXLEN', '64')
+      redis.call('LREM', active, is_new and '1' or '-1', id)
     end
-    if found == 0 then return left end
-    if head then
-      redis.call('LTRIM', active, #window, -1)
-      for nth = #keep, 1, -1 do redis.call('LPUSH', active, keep[nth]) end
-    else
-      redis.call('LTRIM', active, 0, -#window - 1)
-      if keep[1] then redis.call('RPUSH', active, unpack(keep)) end
-    end
-    return left - found
-  end
-  local function rewrite_active(active, wanted)
-    local all, keep = redis.call('LRANGE', active, 0, -1), {}
-    for _, id in ipairs(all) do
-      if wanted[id] then
-        wanted[id] = nil
-      else
-        keep[#keep + 1] = id
-      end
-    end
-    redis.call('DEL', active)
-    for from = 1, #keep, 1000 do redis.call('RPUSH', active, unpack(keep, from, math.min(from + 999, #keep))) end
+    return
   end
   local wanted, left = {}, 0
   for _, id in ipairs(ids) do
@@ -49,11 +23,34 @@ local function drop_active(active, ids)
       left = left + 1
     end
   end
+  -- Cuts the end off, as far as something is found in it, and puts back what is to stay.
+  local function drop_from_end(size, is_head)
+    local found = is_head and redis.call('LRANGE', active, '0', size - 1) or redis.call('LRANGE', active, -size, '-1')
+    local passed, keep, cut, kept = {}, {}, 0, 0
+    for nth = 1, #found do
+      local id = found[is_head and nth or #found + 1 - nth]
+      if wanted[id] then
+        wanted[id] = nil
+        left, cut, kept = left - 1, nth, #passed
+      else
+        passed[#passed + 1] = id
+      end
+    end
+    if cut == 0 then return end
+    for nth = 1, kept do keep[nth] = passed[kept + 1 - nth] end
+    if is_head then redis.call('LTRIM', active, cut, '-1') else redis.call('LTRIM', active, '0', -cut - 1) end
+    if kept > 0 then redis.call(is_head and 'LPUSH' or 'RPUSH', active, unpack(keep)) end
+  end
   local size = 2 * left + 16
-  left = drop_from_window(active, wanted, left, size, false)
-  if left > 0 and total > size then left = drop_from_window(active, wanted, left, size, true) end
+  drop_from_end(size, true)
+  if left > 0 and total > size then drop_from_end(size, false) end
   if left >= REWRITE_FROM then
-    rewrite_active(active, wanted)
+    local keep = {}
+    for _, id in ipairs(redis.call('LRANGE', active, 0, -1)) do
+      if wanted[id] then wanted[id] = nil else keep[#keep + 1] = id end
+    end
+    redis.call('DEL', active)
+    for from = 1, #keep, 1000 do redis.call('RPUSH', active, unpack(keep, from, math.min(from + 999, #keep))) end
   elseif left > 0 then
     for id in pairs(wanted) do redis.call('LREM', active, '1', id) end
   end

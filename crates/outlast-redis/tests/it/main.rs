@@ -1,5 +1,6 @@
 //! Connections that fail, replies that are lost, and data that is not ours: the broker against real servers.
 
+mod active;
 mod connect;
 mod expired;
 mod foreign;
