@@ -73,6 +73,7 @@ struct State {
     script: BTreeMap<Verb, VecDeque<Option<Fault>>>,
     always: BTreeMap<Verb, Fault>,
     dice: Option<Dice>,
+    clock: Option<Timestamp>,
     calls: BTreeMap<Verb, u64>,
     /// Counts releases, so that one that comes before the hang is reached is not missed.
     releases: u64,
@@ -104,6 +105,11 @@ impl FaultBroker {
     /// Spoils calls at random wherever nothing else is said.
     pub fn roll(&self, dice: Dice) {
         self.state().dice = Some(dice);
+    }
+
+    /// From now on the broker's server says that it is this time.
+    pub fn says(&self, clock: Timestamp) {
+        self.state().clock = Some(clock);
     }
 
     /// Forgets every plan. Calls that hang go on hanging until [`release`](Self::release).
@@ -271,6 +277,8 @@ impl Broker for FaultBroker {
     }
 
     async fn health(&self, home: &Home, now: Timestamp) -> Result<Health, BrokerError> {
-        self.through(Verb::Health, self.behind.health(home, now)).await
+        let mut health = self.through(Verb::Health, self.behind.health(home, now)).await?;
+        health.clock = self.state().clock.or(health.clock);
+        Ok(health)
     }
 }

@@ -126,7 +126,7 @@ impl Claimer {
                 token: shared.token,
                 tasks_max: room,
                 bytes_max: limits::BATCH_BYTES_MAX,
-                lease: shared.lease,
+                lease: shared.lease + queue.skew.behind(),
                 groups: queue.policies.clone(),
             };
             Some((self.lanes.stamp(&queue.name)?, want))

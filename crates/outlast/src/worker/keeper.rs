@@ -102,9 +102,11 @@ impl Keeper {
 
     async fn extend_batch(&self, queue: usize, batch: &[(u64, Hold)]) -> bool {
         let shared = &self.shared;
-        let name = &shared.queues[queue].name;
+        let queue = &shared.queues[queue];
+        let name = &queue.name;
         let holds = batch.iter().map(|(_, hold)| hold.clone()).collect();
-        match shared.broker.extend(name, shared.clock.now(), holds, shared.lease).await {
+        let lease = shared.lease + queue.skew.behind();
+        match shared.broker.extend(name, shared.clock.now(), holds, lease).await {
             Ok(verdicts) => {
                 let lost: Vec<u64> = std::iter::zip(batch, verdicts)
                     .filter(|(_, verdict)| *verdict == Extended::Lost)

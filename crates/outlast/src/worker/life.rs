@@ -31,7 +31,7 @@ use super::keeper::{BEAT_TTL, Keeper};
 use super::options::StopWhen;
 use super::settler::Settler;
 use super::shared::{Parts, Shared};
-use super::{Worker, exit, sweeper};
+use super::{Worker, exit, skew, sweeper};
 use crate::Connection;
 use crate::error::{Error, ErrorKind, Result};
 use crate::handler::{CancelReason, RunService, Service};
@@ -155,6 +155,8 @@ async fn start(mut worker: Worker) -> Result<(Arc<Shared>, Actors, WorkerView)> 
         hooks: worker.hooks,
         groups: worker.groups,
     });
+    // Before the first lease is written.
+    skew::measure(&shared).await;
     let settler_stop = CancellationToken::new();
     let scheduler = worker.control.scheduler.clone();
     let mut draining = shared.phase();

@@ -17,6 +17,7 @@ mod life;
 mod options;
 mod settler;
 mod shared;
+mod skew;
 mod sweeper;
 
 use std::future::Future;

@@ -12,6 +12,7 @@ use outlast_core::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use super::options::{Group, Hooks, QueueOptions};
+use super::skew::Skew;
 use super::{Phase, WorkerControl};
 use crate::Clock;
 use crate::handler::{Run, RunService, States, lock};
@@ -33,6 +34,8 @@ pub(super) struct WorkerQueue {
     pub(super) name: QueueName,
     pub(super) options: QueueOptions,
     pub(super) policies: Arc<[GroupPolicy]>,
+    /// Of the worker's clock, against that of the queue's home.
+    pub(super) skew: Skew,
     /// Tasks of this queue that take up room.
     busy: AtomicUsize,
 }
@@ -41,7 +44,7 @@ impl WorkerQueue {
     pub(super) fn new(name: QueueName, options: QueueOptions, groups: &[Group]) -> Self {
         let own = groups.iter().filter(|group| group.queue == name);
         let policies = own.map(|group| group.policy.clone()).collect();
-        Self { name, options, policies, busy: AtomicUsize::new(0) }
+        Self { name, options, policies, skew: Skew::default(), busy: AtomicUsize::new(0) }
     }
 
     fn room(&self) -> usize {

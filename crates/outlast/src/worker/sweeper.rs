@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use outlast_core::broker::Recovery;
 use outlast_core::{SweepBudget, Timestamp, limits};
+use tokio::time::Instant;
 
 use super::life::Phase;
-use super::shared::Shared;
+use super::shared::{Shared, WorkerQueue};
+use super::skew::{self, MEASURE_EVERY};
 
 /// How often; claims take due tasks by themselves, so this is for expired leases and retention.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -19,10 +21,15 @@ const STEPS_MAX: usize = 16;
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut phase = shared.phase();
     let mut grace = Grace::default();
+    let mut measured_at = Instant::now();
     while *phase.borrow_and_update() < Phase::Draining {
         let recovery = grace.judge(shared.clock.now(), shared.extended_at(), shared.lease);
+        if measured_at.elapsed() >= MEASURE_EVERY {
+            skew::measure(&shared).await;
+            measured_at = Instant::now();
+        }
         for queue in &shared.queues {
-            sweep(&shared, &queue.name, recovery).await;
+            sweep(&shared, queue, recovery).await;
         }
         // Workers that started together should not sweep together.
         let pause = SWEEP_EVERY.mul_f64(rand::random_range(0.8..1.2));
@@ -51,21 +58,23 @@ impl Grace {
     }
 }
 
-async fn sweep(shared: &Shared, queue: &outlast_core::QueueName, recovery: Recovery) {
+async fn sweep(shared: &Shared, queue: &WorkerQueue, recovery: Recovery) {
     let budget = SweepBudget { moves_max: limits::SWEEP_MAX, recovery };
+    let queue_name = &queue.name;
     for _ in 0..STEPS_MAX {
-        match shared.broker.sweep(queue, shared.clock.now(), budget).await {
+        let now = shared.clock.now().minus(queue.skew.ahead());
+        match shared.broker.sweep(queue_name, now, budget).await {
             Ok(swept) => {
                 if swept.recovered > 0 || swept.given_up > 0 {
                     let (recovered, given_up) = (swept.recovered, swept.given_up);
-                    tracing::warn!(%queue, recovered, given_up, "took tasks back from vanished workers");
+                    tracing::warn!(queue = %queue_name, recovered, given_up, "took tasks back from vanished workers");
                 }
                 if !swept.more {
                     return;
                 }
             }
             Err(error) => {
-                tracing::warn!(%queue, kind = %error.kind(), %error, "could not sweep");
+                tracing::warn!(queue = %queue_name, kind = %error.kind(), %error, "could not sweep");
                 return;
             }
         }

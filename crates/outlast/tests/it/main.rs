@@ -4,6 +4,7 @@
 
 mod cancel;
 mod client;
+mod clocks;
 mod compile;
 mod faults;
 mod groups;
