@@ -18,6 +18,7 @@ use crate::held::HeldLeases;
 use crate::hub::Hub;
 use crate::keys::Root;
 use crate::link::{Link, PushHandler};
+use crate::patience::LongAnswers;
 use crate::session::Renewals;
 use crate::wait::Crowd;
 
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) admin: Link,
     pub(crate) renewals: Renewals,
     pub(crate) held: HeldLeases,
+    pub(crate) long_answers: LongAnswers,
     pub(crate) watch: Link,
     pub(crate) hub: Hub,
     pub(crate) crowd: Crowd,
@@ -84,6 +86,7 @@ impl RedisBroker {
             watch: Link::watching(server.clone(), root.global("cancel"), told(inner.clone())),
             renewals: Renewals::default(),
             held: HeldLeases::default(),
+            long_answers: LongAnswers::default(),
             hub: Hub::new(),
             crowd: Crowd::default(),
             presence: Presence::default(),

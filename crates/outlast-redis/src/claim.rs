@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use outlast_core::limits::{BATCH_TASKS_MAX, GROUP_SIZE_MAX, SWEEP_MAX, check_count};
 use outlast_core::{
-    BrokerError, Claim, ClaimedGroup, ClaimedTask, Claims, GroupName, GroupPolicy, Lease, Lost,
-    QueueName, Rest, Stamp, TaskId, TaskState, Timestamp, Want,
+    BrokerError, Claim, ClaimedGroup, ClaimedTask, Claims, GroupName, GroupPolicy, Kind, Lease,
+    Lost, QueueName, Rest, Stamp, TaskId, TaskState, Timestamp, Want,
 };
 use redis::Value;
 
@@ -32,7 +32,12 @@ impl Inner {
     ) -> Result<Claims, BrokerError> {
         check_count("tasks_max", want.tasks_max, BATCH_TASKS_MAX)?;
         let keys = self.root.queue(queue);
-        let (status, mut taken) = self.take(&keys, queue, stamp, now, want).await?;
+        let taken = self.take(&keys, queue, stamp, now, want).await;
+        match taken.as_ref().err().map(BrokerError::kind) {
+            Some(Kind::Ambiguous) => self.long_answers.missed(stamp),
+            _ => self.long_answers.came(stamp),
+        }
+        let (status, mut taken) = taken?;
         if taken.ghosts > 0 {
             tracing::warn!(%queue, ghosts = taken.ghosts, "ids without a task were taken out of the line");
         }
@@ -65,19 +70,21 @@ impl Inner {
         want: &Want,
     ) -> Result<(Status, Taken), BrokerError> {
         if want.tasks_max == 1 && want.groups.is_empty() {
-            let call = self.one_call(keys, queue, stamp, now, want);
+            let mut call = self.one_call(keys, queue, stamp, now, want);
+            call.expect(self.long_answers.expected(stamp));
             let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
             match answer.status {
                 Status::Applied => return Ok((Status::Applied, Taken::one(answer, want, now)?)),
                 Status::Declined => {}
-                status => return Ok((status, self.taken_before(keys, want, answer).await?)),
+                status => return Ok((status, self.taken_before(keys, stamp, want, answer).await?)),
             }
         }
-        let call = self.claim_call(keys, queue, stamp, now, want);
+        let mut call = self.claim_call(keys, queue, stamp, now, want);
+        call.expect(self.long_answers.expected(stamp));
         let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
         match answer.status {
             Status::Applied => Ok((Status::Applied, Taken::first(answer, want, now)?)),
-            status => Ok((status, self.taken_before(keys, want, answer).await?)),
+            status => Ok((status, self.taken_before(keys, stamp, want, answer).await?)),
         }
     }
 
@@ -133,6 +140,7 @@ impl Inner {
     async fn taken_before(
         &self,
         keys: &Keys,
+        stamp: Stamp,
         want: &Want,
         mut answer: Stamped,
     ) -> Result<Taken, BrokerError> {
@@ -146,6 +154,7 @@ impl Inner {
         for name in ids.into_iter().chain(names) {
             call.text(answer::text(name)?);
         }
+        call.expect(self.long_answers.expected(stamp));
         let found = self.consume.script(&call).await?;
         Taken::again(found, rest, answer.lost)
     }

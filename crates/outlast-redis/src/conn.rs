@@ -34,7 +34,8 @@ pub(crate) enum Class {
 }
 
 impl Class {
-    /// How long an answer may take, the wait for its turn included, before the connection is given up.
+    /// How long an answer may take, the wait for its turn included, before the connection is given up; more while large
+    /// requests are under way (`patience.rs`).
     pub(crate) fn patience(self) -> Duration {
         match self {
             Class::Produce | Class::Consume | Class::Watch => Duration::from_secs(2),
@@ -201,6 +202,8 @@ pub(crate) struct Call {
     pub(crate) script: &'static Script,
     keys: Vec<String>,
     args: Vec<Arg>,
+    /// Bytes of a large answer.
+    expected: usize,
 }
 
 /// An argument. Payloads are shared, not copied, until they are written.
@@ -214,7 +217,7 @@ pub(crate) enum Arg {
 
 impl Call {
     pub(crate) fn new(script: &'static Script, keys: Vec<String>) -> Self {
-        Self { script, keys, args: Vec::with_capacity(16) }
+        Self { script, keys, args: Vec::with_capacity(16), expected: 0 }
     }
 
     /// One more key.
@@ -240,6 +243,21 @@ impl Call {
     pub(crate) fn int(&mut self, number: i64) -> &mut Self {
         self.args.push(Arg::Int(number));
         self
+    }
+
+    /// The answer may have so many bytes.
+    pub(crate) fn expect(&mut self, bytes: usize) {
+        self.expected = bytes;
+    }
+
+    /// What the call and its answer weigh, where that is not little.
+    pub(crate) fn bytes_under_way(&self) -> usize {
+        let sent = self.args.iter().map(|arg| match arg {
+            Arg::Text(text) => text.len(),
+            Arg::Bytes(bytes) => bytes.len(),
+            Arg::Static(_) | Arg::Int(_) => 0,
+        });
+        self.expected + sent.sum::<usize>()
     }
 
     pub(crate) fn command(&self, name: &str, script: &str) -> Cmd {

@@ -23,6 +23,7 @@ mod inspect;
 mod keys;
 mod link;
 mod memory;
+mod patience;
 mod people;
 mod proto;
 mod record;

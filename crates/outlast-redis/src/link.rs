@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::conn::{About, Call, Class, Server};
 use crate::error::{Phase, is_connection_spent};
+use crate::patience::Load;
 
 /// What is done with messages that nobody asked for. Must not block.
 pub(crate) type PushHandler = Arc<dyn Fn(PushInfo) + Send + Sync>;
@@ -31,6 +32,7 @@ pub(crate) struct Live {
     is_broken: Arc<AtomicBool>,
     /// The server tells which of the keys that were read have changed.
     is_told: bool,
+    load: Load,
     pulse: Arc<Mutex<Pulse>>,
 }
 
@@ -51,7 +53,8 @@ impl Live {
         is_told: bool,
     ) -> Self {
         let pulse = Pulse { sent: Instant::now(), unanswered: None };
-        Self { connection, about, is_broken, is_told, pulse: Arc::new(Mutex::new(pulse)) }
+        let (load, pulse) = (Load::default(), Arc::new(Mutex::new(pulse)));
+        Self { connection, about, is_broken, is_told, load, pulse }
     }
 
     fn pulse(&self) -> MutexGuard<'_, Pulse> {
@@ -68,7 +71,7 @@ impl Live {
     fn is_spent(&self, patience: Duration) -> bool {
         let unanswered = self.pulse().unanswered;
         self.is_broken.load(Ordering::Acquire)
-            || unanswered.is_some_and(|since| since.elapsed() > patience)
+            || unanswered.is_some_and(|since| since.elapsed() > self.load.patience(patience))
     }
 
     fn is_same(&self, other: &Live) -> bool {
@@ -130,14 +133,14 @@ impl Link {
     pub(crate) async fn run(&self, command: &Cmd) -> Result<Value, BrokerError> {
         let live = self.live().await?;
         let mut connection = live.connection.clone();
-        self.judged(&live, self.answered(&live, command.query_async(&mut connection)).await)
+        self.judged(&live, self.answered(&live, 0, command.query_async(&mut connection)).await)
     }
 
     /// Sends several commands at once; the first error stands for all.
     pub(crate) async fn run_all(&self, commands: &Pipeline) -> Result<Vec<Value>, BrokerError> {
         let live = self.live().await?;
         let mut connection = live.connection.clone();
-        self.judged(&live, self.answered(&live, commands.query_async(&mut connection)).await)
+        self.judged(&live, self.answered(&live, 0, commands.query_async(&mut connection)).await)
     }
 
     /// Runs a script.
@@ -146,13 +149,14 @@ impl Link {
         let mut connection = live.connection.clone();
         let script = call.script.on(live.about.dialect);
         let by_hash = call.command("EVALSHA", &script.hash);
-        let answer = self.answered(&live, by_hash.query_async(&mut connection)).await;
+        let bytes = call.bytes_under_way();
+        let answer = self.answered(&live, bytes, by_hash.query_async(&mut connection)).await;
         let is_unknown = |error: &RedisError| error.code() == Some("NOSCRIPT");
         if !answer.as_ref().is_err_and(is_unknown) {
             return self.judged(&live, answer);
         }
         let by_text = call.command("EVAL", &script.text);
-        self.judged(&live, self.answered(&live, by_text.query_async(&mut connection)).await)
+        self.judged(&live, self.answered(&live, bytes, by_text.query_async(&mut connection)).await)
     }
 
     /// True if the server tells what changes; makes a connection if there is none.
@@ -250,15 +254,19 @@ impl Link {
         attempt
     }
 
-    /// Waits for an answer as long as the class has patience, the wait for a place included.
+    /// Waits for an answer as long as the class has patience, the wait for a place included, and as long as these bytes and
+    /// all others that are under way need. (Of commands that are no scripts none is large.)
     async fn answered<T>(
         &self,
         live: &Live,
+        bytes: usize,
         answer: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, RedisError> {
         live.sends();
+        let _under_way = live.load.add(bytes);
+        let patience = live.load.patience(self.inner.class.patience());
         let late = |_| RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        let answer = timeout(self.inner.class.patience(), answer).await.map_err(late).flatten();
+        let answer = timeout(patience, answer).await.map_err(late).flatten();
         if !answer.as_ref().is_err_and(RedisError::is_io_error) {
             live.pulse().unanswered = None;
         }

@@ -13,5 +13,6 @@ mod outage;
 mod poison;
 mod random;
 mod sets;
+mod slow;
 mod unfit;
 mod wake;
