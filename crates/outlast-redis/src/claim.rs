@@ -71,7 +71,7 @@ impl Inner {
     ) -> Result<(Status, Taken), BrokerError> {
         if want.tasks_max == 1 && want.groups.is_empty() {
             let mut call = self.one_call(keys, queue, stamp, now, want);
-            call.expect(self.long_answers.expected(stamp));
+            call.awaits(self.long_answers.expected(stamp));
             let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
             match answer.status {
                 Status::Applied => return Ok((Status::Applied, Taken::one(answer, want, now)?)),
@@ -80,7 +80,7 @@ impl Inner {
             }
         }
         let mut call = self.claim_call(keys, queue, stamp, now, want);
-        call.expect(self.long_answers.expected(stamp));
+        call.awaits(self.long_answers.expected(stamp));
         let answer = stamped(self.consume.script(&call).await?, stamp, "c")?;
         match answer.status {
             Status::Applied => Ok((Status::Applied, Taken::first(answer, want, now)?)),
@@ -154,7 +154,7 @@ impl Inner {
         for name in ids.into_iter().chain(names) {
             call.text(answer::text(name)?);
         }
-        call.expect(self.long_answers.expected(stamp));
+        call.awaits(self.long_answers.expected(stamp));
         let found = self.consume.script(&call).await?;
         Taken::again(found, rest, answer.lost)
     }

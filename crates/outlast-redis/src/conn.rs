@@ -11,7 +11,9 @@ use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError};
 
 use crate::address::Address;
 use crate::error::{Phase, classify};
+use crate::keys::Root;
 use crate::link::{Live, PushHandler};
+use crate::permissions::{self, Refused};
 use crate::scripts::{Dialect, Script, loaded};
 
 /// How long a connection may take to be made, TLS and login included.
@@ -70,6 +72,10 @@ impl Server {
         Ok(Self { address, client })
     }
 
+    pub(crate) fn root(&self) -> &Root {
+        &self.address.root
+    }
+
     pub(crate) fn shown(&self) -> &str {
         &self.address.shown
     }
@@ -122,7 +128,8 @@ impl Server {
             Some(channel) => self.watch(&mut connection, channel).await?,
             None => false,
         };
-        Ok(Live::new(connection, about, is_broken, is_told))
+        let refused = self.refused(&mut connection, about.dialect).await?;
+        Ok(Live::new(connection, about, is_broken, is_told, refused))
     }
 
     /// Asks to be told. Where that is forbidden or unknown, waiters poll, and the log says so.
@@ -148,6 +155,22 @@ impl Server {
             }
         }
         Ok(tracked.is_ok())
+    }
+
+    /// Whoever may not even be asked is told when it calls.
+    async fn refused(
+        &self,
+        connection: &mut MultiplexedConnection,
+        dialect: Dialect,
+    ) -> Result<Refused, BrokerError> {
+        let Some(question) = permissions::question(dialect, &self.address.root) else {
+            return Ok(Refused::default());
+        };
+        match question.query_async(connection).await {
+            Ok(answer) => Ok(Refused::new(permissions::refused(answer)?)),
+            Err(error) if error.code() == Some("NOPERM") => Ok(Refused::default()),
+            Err(error) => Err(self.failed(error, Phase::Connecting)),
+        }
     }
 
     async fn about(&self, connection: &mut MultiplexedConnection) -> Result<About, BrokerError> {
@@ -246,7 +269,7 @@ impl Call {
     }
 
     /// The answer may have so many bytes.
-    pub(crate) fn expect(&mut self, bytes: usize) {
+    pub(crate) fn awaits(&mut self, bytes: usize) {
         self.expected = bytes;
     }
 

@@ -25,6 +25,7 @@ mod link;
 mod memory;
 mod patience;
 mod people;
+mod permissions;
 mod proto;
 mod record;
 mod scripts;

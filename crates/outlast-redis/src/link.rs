@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 use crate::conn::{About, Call, Class, Server};
 use crate::error::{Phase, is_connection_spent};
 use crate::patience::Load;
+use crate::permissions::{self, Refused};
 
 /// What is done with messages that nobody asked for. Must not block.
 pub(crate) type PushHandler = Arc<dyn Fn(PushInfo) + Send + Sync>;
@@ -33,6 +34,7 @@ pub(crate) struct Live {
     /// The server tells which of the keys that were read have changed.
     is_told: bool,
     load: Load,
+    refused: Refused,
     pulse: Arc<Mutex<Pulse>>,
 }
 
@@ -51,10 +53,11 @@ impl Live {
         about: About,
         is_broken: Arc<AtomicBool>,
         is_told: bool,
+        refused: Refused,
     ) -> Self {
         let pulse = Pulse { sent: Instant::now(), unanswered: None };
         let (load, pulse) = (Load::default(), Arc::new(Mutex::new(pulse)));
-        Self { connection, about, is_broken, is_told, load, pulse }
+        Self { connection, about, is_broken, is_told, load, refused, pulse }
     }
 
     fn pulse(&self) -> MutexGuard<'_, Pulse> {
@@ -146,17 +149,42 @@ impl Link {
     /// Runs a script.
     pub(crate) async fn script(&self, call: &Call) -> Result<Value, BrokerError> {
         let live = self.live().await?;
+        if live.refused.check(call.script, self.inner.server.shown()).is_err() {
+            self.ask_permissions(&live).await?;
+            live.refused.check(call.script, self.inner.server.shown())?;
+        }
+        let answer = self.script_on(&live, call).await;
+        if answer.as_ref().is_err_and(|error| error.kind() == Kind::Misconfigured) {
+            // What matters is the answer; the next call will ask again.
+            if let Err(error) = self.ask_permissions(&live).await {
+                tracing::debug!(kind = %error.kind(), %error, "could not ask for permissions");
+            }
+        }
+        answer
+    }
+
+    async fn ask_permissions(&self, live: &Live) -> Result<(), BrokerError> {
+        let question = permissions::question(live.about.dialect, self.inner.server.root());
+        if let Some(question) = question {
+            let mut connection = live.connection.clone();
+            let asked = self.answered(live, 0, question.query_async(&mut connection)).await;
+            live.refused.set(permissions::refused(self.judged(live, asked)?)?);
+        }
+        Ok(())
+    }
+
+    async fn script_on(&self, live: &Live, call: &Call) -> Result<Value, BrokerError> {
         let mut connection = live.connection.clone();
         let script = call.script.on(live.about.dialect);
         let by_hash = call.command("EVALSHA", &script.hash);
         let bytes = call.bytes_under_way();
-        let answer = self.answered(&live, bytes, by_hash.query_async(&mut connection)).await;
+        let answer = self.answered(live, bytes, by_hash.query_async(&mut connection)).await;
         let is_unknown = |error: &RedisError| error.code() == Some("NOSCRIPT");
         if !answer.as_ref().is_err_and(is_unknown) {
-            return self.judged(&live, answer);
+            return self.judged(live, answer);
         }
         let by_text = call.command("EVAL", &script.text);
-        self.judged(&live, self.answered(&live, bytes, by_text.query_async(&mut connection)).await)
+        self.judged(live, self.answered(live, bytes, by_text.query_async(&mut connection)).await)
     }
 
     /// True if the server tells what changes; makes a connection if there is none.

@@ -11,6 +11,8 @@ pub(crate) enum Memory {
     Needed,
     /// Runs all the same (on Redis 7 and later): it frees memory, or keeps work from being repeated.
     Optional,
+    /// Runs all the same, and is not let write.
+    Untouched,
 }
 
 /// One script.
@@ -40,9 +42,11 @@ impl Script {
 
     fn load(&self, dialect: Dialect) -> Loaded {
         let mut text = String::new();
-        if dialect == Dialect::Flags && self.memory == Memory::Optional {
-            text.push_str("#!lua flags=allow-oom\n");
-        }
+        text.push_str(match (dialect, self.memory) {
+            (Dialect::Flags, Memory::Optional) => "#!lua flags=allow-oom\n",
+            (Dialect::Flags, Memory::Untouched) => "#!lua flags=no-writes\n",
+            (Dialect::Plain, _) | (Dialect::Flags, Memory::Needed) => "",
+        });
         for piece in self.pieces {
             text.push_str(piece);
         }
@@ -105,6 +109,7 @@ scripts! {
     ACT = Optional ["inspect_place", "message", "lock", "command", "act_cut", "act"];
     CONTROL_EMPTY = Optional ["message", "lock", "control_empty"];
     CONTROL_REMOVE = Optional ["control_remove"];
+    PERMISSIONS = Untouched ["permissions"];
     FSCK_MEMBERS = Optional ["fsck_members"];
     FSCK_LOOK = Optional ["fsck_look"];
     FSCK_TASK = Optional ["message", "fsck_place", "fsck_put", "fsck_task"];
@@ -132,5 +137,39 @@ impl Script {
     pub(crate) fn on(&'static self, dialect: Dialect) -> &'static Loaded {
         let at = ALL.iter().position(|script| std::ptr::eq(*script, self)).unwrap_or(0);
         &loaded(dialect)[at]
+    }
+
+    /// True if the script may call this command.
+    pub(crate) fn uses(&self, command: &str) -> bool {
+        let quoted = format!("'{command}'");
+        self.pieces.iter().any(|piece| piece.contains(&quoted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words in capitals that are no commands.
+    const WORDS: [&str; 7] =
+        ["BYSCORE", "COUNT", "LIMIT", "MAXLEN", "RIGHT", "WITHSCORES", "WRONGTYPE"];
+
+    /// Of a command that it does not list, nobody would know that it is refused.
+    #[test]
+    fn permissions_are_asked_for_every_command_of_every_script() {
+        let mut commands = 0;
+        for script in ALL.iter().filter(|script| script.name != PERMISSIONS.name) {
+            for text in script.pieces {
+                let words = text.split('\'').skip(1).step_by(2);
+                let is_name = |word: &&str| {
+                    word.len() >= 3 && word.bytes().all(|byte| byte.is_ascii_uppercase())
+                };
+                for word in words.filter(is_name).filter(|word| !WORDS.contains(word)) {
+                    assert!(PERMISSIONS.uses(word), "{word} of {} is not asked for", script.name);
+                    commands += 1;
+                }
+            }
+        }
+        assert!(commands > 100, "{commands} commands were found");
     }
 }

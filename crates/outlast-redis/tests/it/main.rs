@@ -10,6 +10,7 @@ mod kit;
 mod lost;
 mod memory;
 mod outage;
+mod permission;
 mod poison;
 mod random;
 mod sets;
