@@ -10,15 +10,22 @@ use redis::Value;
 use crate::answer;
 use crate::broker::Inner;
 use crate::hub::{Seen, Subject};
-use crate::wait::head;
+use crate::wait::{PROBE_EVERY, head};
 
 /// How long a queue is believed to be calm: a net, and what a sweep heals (contract §5.4) changes no key
 /// that is watched.
 const CALM_MAX: Duration = Duration::from_secs(300);
 
 impl Inner {
-    /// What a sweep at `now` would answer, if it is known that it would find nothing.
-    pub(crate) fn calm_sweep(&self, queue: &QueueName, now: Timestamp) -> Option<Swept> {
+    /// What a sweep at `now` would answer, if it is known that it would find nothing. What is known is true while the connection
+    /// is alive that would tell otherwise: where nobody waits, the sweep itself makes sure of that.
+    pub(crate) async fn calm_sweep(&self, queue: &QueueName, now: Timestamp) -> Option<Swept> {
+        self.known_calm(queue, now)?;
+        self.watch.probe(PROBE_EVERY).await;
+        self.known_calm(queue, now)
+    }
+
+    fn known_calm(&self, queue: &QueueName, now: Timestamp) -> Option<Swept> {
         match self.hub.known(&Subject::Sweep(queue.clone()))? {
             Seen::Calm { since, until, next_due } if since <= now && now < until => {
                 Some(Swept { next_due, ..Swept::default() })

@@ -27,7 +27,7 @@ impl Inner {
         budget: SweepBudget,
     ) -> Result<Swept, BrokerError> {
         check_count("moves_max", budget.moves_max, SWEEP_MAX)?;
-        if let Some(swept) = self.calm_sweep(queue, now) {
+        if let Some(swept) = self.calm_sweep(queue, now).await {
             return Ok(swept);
         }
         let swept = self.really_sweep(queue, now, budget).await?;

@@ -14,9 +14,9 @@ use crate::hub::{Seen, Subject};
 use crate::record::moment_of_score;
 use crate::scripts::WAIT_TELL;
 
-/// After how much silence the waiters of a process make sure, together, that their connection is alive: a
+/// After how much silence the waiters and sweepers of a process make sure, together, that their connection is alive: a
 /// stream that is cut without a word says nothing more, which looks like a quiet queue.
-const PROBE_EVERY: Duration = Duration::from_secs(3);
+pub(crate) const PROBE_EVERY: Duration = Duration::from_secs(3);
 
 /// The shortest pause of a waiter before it asks whether another has probed.
 const PROBE_PAUSE_MIN: Duration = Duration::from_millis(20);

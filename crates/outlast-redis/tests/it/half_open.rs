@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use outlast_core::{Broker, Interest, Kind};
-use outlast_testkit::conformance::words::{stamp, t, tasks};
+use outlast_testkit::conformance::words::{budget, due, stamp, t, tasks};
 use outlast_testkit::server::RedisServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -158,4 +158,22 @@ async fn a_connection_that_was_replaced_unheard_does_not_leave_waiters_deaf() {
     };
     let woke = within(Duration::from_secs(2), woke).await.expect("no error");
     assert_eq!(woke.queues, std::slice::from_ref(&place.queue));
+}
+
+/// A process that sweeps and has no waiter believed what it had seen for five minutes, whatever had become of the connection
+/// that would have told it otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sweep_does_not_rely_on_a_connection_that_is_dead() {
+    let Some((server, way, place)) = way().await else { return };
+    let broker = place.broker(&way.url());
+    let sweep = async || broker.sweep(&place.queue, t(9), budget(100)).await;
+    for _ in ["looks", "is calm"] {
+        assert_eq!(sweep().await.expect("answered").due, 0);
+    }
+    way.cut();
+    place.accept(&place.broker(&server.url()), vec![due("a", t(5))]).await;
+    // The connection for sweeps is dead, too: one of them says so.
+    let moved = || async { sweep().await.map_or(0, |swept| swept.due) };
+    within(Duration::from_secs(12), until(moved, |due| *due == 1)).await;
+    assert_eq!(place.pending(), 1);
 }
