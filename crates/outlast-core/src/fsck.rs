@@ -112,7 +112,7 @@ pub struct FsckStep {
     pub findings: Vec<Finding>,
     /// Ids and keys that were looked at.
     pub looked_at: u64,
-    /// Tasks of which nothing certain can be said, because their line is too long to be searched at once.
+    /// Tasks of which nothing certain can be said, because their line is too long to be searched at once and has moved meanwhile.
     pub undecided: u64,
 }
 

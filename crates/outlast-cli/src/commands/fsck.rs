@@ -96,7 +96,7 @@ pub(crate) async fn run(context: &Context, args: &FsckArgs) -> Outcome {
     );
     if total.undecided > 0 {
         eprintln!(
-            "{} tasks were left undecided: their line is too long to be searched; check again when it is shorter",
+            "{} tasks were left undecided: their line is too long to be searched and has moved meanwhile; check again when it is shorter",
             total.undecided
         );
     }

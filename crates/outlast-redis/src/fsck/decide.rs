@@ -6,7 +6,7 @@ use bytes::Bytes;
 use outlast_core::limits::LOSSES_MAX;
 use outlast_core::{BrokerError, Defect, FsckStep, TaskId, Timestamp};
 
-use super::{Check, LINE_MAX, Suspect};
+use super::{Check, Suspect, hash_of};
 use crate::answer;
 use crate::conn::Call;
 use crate::record::{nanos_text, seconds_text};
@@ -65,14 +65,27 @@ impl Check {
         let mut call =
             Call::new(&FSCK_TASK, names.iter().map(|name| self.keys.key(name)).collect());
         call.text(self.keys.prefix()).text(seconds_text(now)).text(nanos_text(now));
-        call.fixed(self.repair_flag()).int(LINE_MAX).int(LINE_MAX);
+        call.fixed(self.repair_flag()).int(self.line_max).int(self.line_max);
         call.int(i64::from(LOSSES_MAX)).bytes(failure(LEASE_LOST, now));
+        for place in ["pending", "active"] {
+            call.bytes(self.walked.get(place).cloned().unwrap_or_default());
+        }
         for suspect in suspects {
             call.bytes(suspect.id.clone()).bytes(suspect.met.clone());
             let (message, why) = suspect.unreadable.clone().unwrap_or_default();
-            call.bytes(message).text(why);
+            call.bytes(message).text(why).fixed(self.walks_that_met(&suspect.id));
         }
         call
+    }
+
+    fn walks_that_met(&self, id: &Bytes) -> &'static str {
+        let hash = hash_of(id);
+        match (self.pending.contains(&hash), self.active.contains(&hash)) {
+            (true, true) => "pa",
+            (true, false) => "p",
+            (false, true) => "a",
+            (false, false) => "",
+        }
     }
 
     fn judged(&mut self, suspect: &Suspect, name: &str, place: &str, step: &mut FsckStep) {

@@ -8,9 +8,11 @@
 
 mod decide;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod walk;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -28,11 +30,12 @@ use crate::keys::Keys;
 /// Ids or keys that one command reads.
 const STEP: i64 = 500;
 
-/// The longest list that is searched for one id: some 10 ms of the server's time. What is missing from a
-/// longer one is counted as undecided.
+/// The longest list that is searched for one id: some 10 ms of the server's time. Of a longer one so much is searched at
+/// either end; the walk has met what is between.
 const LINE_MAX: i64 = 100_000;
 
-/// Ids that are remembered of each list. Those beyond are looked for one by one.
+/// Ids that are remembered of each list. Of a longer one nobody knows what its walk has met: what is missing from it is counted
+/// as undecided.
 const SEEN_MAX: usize = 10_000_000;
 
 /// Findings that are remembered, so that none is told twice. Beyond it one may be.
@@ -42,18 +45,7 @@ impl RedisBroker {
     /// A check of one queue; see [`Fsck`].
     #[must_use]
     pub fn fsck(&self, queue: &QueueName, repair: Repair) -> Box<dyn Fsck> {
-        Box::new(Check {
-            keys: self.inner.root.queue(queue),
-            inner: self.inner.clone(),
-            queue: queue.clone(),
-            repair,
-            began: None,
-            work: VecDeque::from([Work::Kinds]),
-            pending: HashSet::new(),
-            active: HashSet::new(),
-            latest: Vec::new(),
-            told: HashSet::new(),
-        })
+        Box::new(Check::new(&self.inner, queue, repair))
     }
 
     /// The queues that are listed, and those that are not and have keys all the same. Passes over all keys
@@ -72,12 +64,18 @@ struct Check {
     queue: QueueName,
     keys: Keys,
     repair: Repair,
+    /// [`LINE_MAX`].
+    line_max: i64,
     began: Option<Timestamp>,
     work: VecDeque<Work>,
     pending: HashSet<u64>,
     active: HashSet<u64>,
-    /// The ids of the latest stretch of a list.
-    latest: Vec<Bytes>,
+    /// The last id of the latest stretch of a list that stays there.
+    latest: Option<Bytes>,
+    /// The first id of the list that is walked, while nothing of it can have been passed over.
+    newest: Option<Bytes>,
+    /// The same of the lists whose walks are over.
+    walked: HashMap<&'static str, Bytes>,
     told: HashSet<u64>,
 }
 
@@ -87,7 +85,8 @@ enum Work {
     /// Whether the collections are of the right kinds.
     Kinds,
     /// A list, from a place on, counted from the left: what comes in there moves it to the right, so that
-    /// something may be seen again, and nothing is passed over.
+    /// something may be seen again. What is taken out of the middle moves it to the left: each stretch begins with the last id of
+    /// the one before, or else the walk counts as one that may have passed over something.
     Line { place: &'static str, from: i64 },
     /// A sorted set whose members should be in a state.
     Sorted { place: Bytes, state: &'static str, cursor: Bytes },
@@ -134,6 +133,24 @@ impl Fsck for Check {
 }
 
 impl Check {
+    fn new(inner: &Arc<Inner>, queue: &QueueName, repair: Repair) -> Self {
+        Self {
+            keys: inner.root.queue(queue),
+            inner: inner.clone(),
+            queue: queue.clone(),
+            repair,
+            line_max: LINE_MAX,
+            began: None,
+            work: VecDeque::from([Work::Kinds]),
+            pending: HashSet::new(),
+            active: HashSet::new(),
+            latest: None,
+            newest: None,
+            walked: HashMap::new(),
+            told: HashSet::new(),
+        }
+    }
+
     /// Looks at the kinds of the collections, and plans the rest.
     async fn kinds(&mut self, step: &mut FsckStep) -> Result<(), BrokerError> {
         let expected = [

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use outlast_core::{BrokerError, Defect, FsckStep, Timestamp};
+use outlast_core::{BrokerError, Defect, FsckStep, Repair, Timestamp};
 
 use super::{Check, SEEN_MAX, STEP, Suspect, Work, all_bytes, hash_of};
 use crate::answer;
@@ -26,25 +26,42 @@ impl Check {
             (answer::int(next())?, all_bytes(next())?, all_bytes(next())?);
         let mut suspects = HashSet::<Bytes>::from_iter(strangers);
         suspects.extend(self.see(place, from, &ids));
+        step.looked_at += ids.len() as u64;
+        let to = from + i64::try_from(ids.len()).unwrap_or(STEP);
+        // What is taken out now cannot be where the next stretch begins.
+        let stays = |id: &Bytes| self.repair == Repair::No || !suspects.contains(id);
+        self.latest = ids.into_iter().rfind(stays);
         let suspects =
             suspects.into_iter().map(|id| Suspect { id, met: place.into(), ..Suspect::default() });
-        step.looked_at += ids.len() as u64;
         self.decide(suspects.collect(), now, step).await?;
-        let to = from + i64::try_from(ids.len()).unwrap_or(STEP);
-        if !ids.is_empty() && to < length {
-            self.work.push_front(Work::Line { place, from: to });
+        if to < length && to > from + 1 {
+            let taken_out = match self.repair {
+                Repair::Yes => i64::try_from(step.findings.len()).unwrap_or(STEP),
+                Repair::No => 0,
+            };
+            let from = (to - 1 - taken_out).max(from);
+            self.work.push_front(Work::Line { place, from });
+        } else if let Some(newest) = self.newest.take() {
+            self.walked.insert(place, newest);
         }
-        self.latest = ids;
         Ok(())
+    }
+
+    fn seen(&mut self, place: &str) -> &mut HashSet<u64> {
+        if place == "pending" { &mut self.pending } else { &mut self.active }
     }
 
     /// Remembers the ids of a stretch; answers those that seem to be in the list twice. What came in
     /// meanwhile has moved the list: then the stretch begins with ids of the one before.
     fn see(&mut self, place: &str, from: i64, ids: &[Bytes]) -> Vec<Bytes> {
-        let seen = if place == "pending" { &mut self.pending } else { &mut self.active };
-        let last = self.latest.last().filter(|_| from > 0);
+        let last = self.latest.as_ref().filter(|_| from > 0);
         let new =
             last.and_then(|last| ids.iter().rposition(|id| id == last)).map_or(0, |at| at + 1);
+        if from == 0 {
+            self.newest = ids.first().cloned();
+        }
+        let seen = self.seen(place);
+        let has_room = seen.len() + ids.len() <= SEEN_MAX;
         let mut again = Vec::new();
         for id in &ids[new..] {
             let hash = hash_of(id);
@@ -57,6 +74,9 @@ impl Check {
         // So many at once are no duplicates: more came in than a stretch is long.
         if from > 0 && new == 0 && again.len() > ids.len() / 2 {
             again.clear();
+        }
+        if (from > 0 && new == 0) || !has_room {
+            self.newest = None;
         }
         again
     }

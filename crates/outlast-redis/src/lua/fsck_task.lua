@@ -2,8 +2,9 @@
 -- [5] retry, [6] archived, [7] completed, [8] groups, [9] aggregation_sets, [10] groups that have been seen. ARGV[1] the prefix
 -- of the queue's keys, [2] now in seconds, [3] now in nanoseconds, [4] '1' to repair, [5] ids of lists passed over after which
 -- no further suspect is looked at, [6] the longest list that is searched, [7] the losses that are too many, [8] the error of
--- a lost lease as bytes of a message, then per suspect: id, the place where it was met or '', the message that cannot be read
--- or '', why. Answers per suspect that was looked at, at least one, a list of {defect, place}; '' is nothing, '?' is undecided.
+-- a lost lease as bytes of a message, [9] what was the newest in pending when the walk began that has met all of it, or '', [10]
+-- the same of active, then per suspect: id, the place where it was met or '', the message that cannot be read or '', why,
+-- 'p' and 'a' for the walks that have met it. Answers per suspect that was looked at, at least one, a list of {defect, place}; '' is nothing, '?' is undecided.
 local repairs, allowed = ARGV[4] == '1', tonumber(ARGV[5])
 local SEARCHED = {'pending', 'retry', 'scheduled', 'archived', 'completed'}
 
@@ -59,7 +60,6 @@ local function check(id, met, bad, why)
   if not text or (bad ~= '' and text == bad) then
     if state == 'active' and is_in('lease', id) then return {} end
     if state == 'archived' and is_in('archived', id) and record[4] then return {} end
-    times_in('pending', id)
     local member = member_of(id, record[3] or '')
     report('unreadable', why ~= '' and why or 'the field msg is missing', function()
       for place in pairs(lists) do take_out(place, id) end
@@ -78,6 +78,8 @@ local function check(id, met, bad, why)
   local home = home_of(id, state, group)
   if home then
     if lists[met] and met == home then
+      -- Nobody counts in a list that is too long: then it has been met again, or not.
+      if call('LLEN', lists[met]) > longest then return {{'?', met}} end
       local times = times_in(met, id)
       if times > 1 then report('twice', met, function() call('LREM', lists[met], times - 1, id) end) end
     elseif met ~= '' and met ~= home and not (met == 'lease' and home == 'active') and is_in(met, id) then
@@ -112,9 +114,12 @@ local function check(id, met, bad, why)
 end
 
 local answers = {}
-for at = 9, #ARGV, 4 do
+for at = 11, #ARGV, 5 do
   if answers[1] and passed > allowed then break end
-  too_long, known = false, {}
+  too_long, known, met_in = false, {}, ARGV[at + 1]
+  for place, letter in pairs({pending = 'p', active = 'a'}) do
+    walked[place] = string.find(ARGV[at + 4], letter, 1, true) ~= nil
+  end
   local found = check(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
   if too_long and not found[1] then found = {{'?', ARGV[at + 1]}} end
   answers[#answers + 1] = found
