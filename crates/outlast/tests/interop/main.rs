@@ -16,6 +16,7 @@ mod options;
 mod ours;
 mod outcomes;
 mod people;
+mod screens;
 mod states;
 mod steer;
 mod waiting;

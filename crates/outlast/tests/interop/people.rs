@@ -180,3 +180,39 @@ async fn gos_schedules_are_schedules_to_us_with_their_ticks_and_are_run_by_us() 
     let nobody = ScheduleName::stored("nobody");
     assert!(world.inspector.pause_schedule(&nobody).await.is_err());
 }
+
+/// asynq's PeriodicTaskManager registers and drops entries while it runs, as its configuration says.
+#[tokio::test]
+async fn the_entries_of_gos_periodic_task_manager_come_and_go_in_our_list() {
+    let Some(world) = World::start().await else { return };
+    let entries = tempfile::NamedTempFile::new().unwrap();
+    let write = |specs: &[&str]| {
+        let line = |spec: &&str| json!({"spec": spec, "type": "ok", "options": {"queue": "cron"}});
+        let lines: Vec<String> = specs.iter().map(|spec| line(spec).to_string()).collect();
+        std::fs::write(entries.path(), lines.join("\n")).unwrap();
+    };
+    write(&["@every 1s", "0 4 * * *"]);
+    let (at, file) = (world.redis.addr().to_string(), entries.path().display().to_string());
+    let mut args = vec!["schedule", "-redis", &at, "-heartbeat", "1s", "-entries", &file];
+    args.extend(["-until-eof", "-manager", "200ms"]);
+    let go = Go::start(&program("outlast-interop"), &args);
+    let listed = async |specs: &[&str]| {
+        until("the list is as the file says", async || {
+            let mut listed = world.inspector.schedules().await.unwrap();
+            listed.sort_by(|one, other| one.0.cron.cmp(&other.0.cron));
+            listed
+                .iter()
+                .map(|(view, _)| view.cron.as_str())
+                .eq(specs.iter().copied())
+                .then_some(listed)
+        })
+        .await
+    };
+    listed(&["0 4 * * *", "@every 1s"]).await;
+    let enqueued = go.event("enqueued", |_| true).await;
+    let _ours = world.we_work(|worker| worker.queue("cron", 1));
+    world.gone("cron", enqueued["task"]["ID"].as_str().unwrap()).await;
+    write(&["@every 1s", "30 5 * * *"]);
+    let list = listed(&["30 5 * * *", "@every 1s"]).await;
+    assert_eq!((list[0].0.task_type.as_str(), list[0].0.queue.as_str()), ("ok", "cron"));
+}
