@@ -27,23 +27,31 @@ pub(crate) fn classify(error: RedisError, shown: &str, phase: Phase) -> BrokerEr
 
 /// True if a fresh connection is needed: the old one is broken, or leads to the wrong server.
 pub(crate) fn is_connection_spent(error: &RedisError) -> bool {
-    let is_wrong_server = matches!(error.code(), Some("READONLY" | "NOAUTH" | "MASTERDOWN"));
+    let is_wrong_server =
+        matches!(code_of(error).as_deref(), Some("READONLY" | "NOAUTH" | "MASTERDOWN"));
     error.is_io_error() || is_wrong_server || error.kind() == ErrorKind::Parse
 }
 
 const NO_PERMISSION: (Kind, &str) =
     (Kind::Misconfigured, "the user lacks a permission: see docs/redis-keys.md");
 
+/// The code of a server's error, if it is one that we know. Redis 6 wraps the errors of commands in scripts, and keeps their
+/// code within the text, some with the sign that begins an error on the wire.
+fn code_of(error: &RedisError) -> Option<String> {
+    let is_known = |code: &&str| by_code(code).is_some();
+    if let Some(code) = error.code().filter(is_known) {
+        return Some(code.to_owned());
+    }
+    let text = error.to_string();
+    let mut words = text.split_whitespace().map(|word| word.trim_matches([':', '-']));
+    words.find(is_known).map(str::to_owned)
+}
+
 fn judge(error: &RedisError, phase: Phase) -> (Kind, &'static str) {
-    if let Some(known) = error.code().and_then(by_code) {
+    if let Some(known) = code_of(error).as_deref().and_then(by_code) {
         return known;
     }
     let text = error.to_string();
-    // Redis 6 wraps the errors of commands in scripts, and keeps their code within the text.
-    let wrapped = text.split_whitespace().find_map(|word| by_code(word.trim_end_matches(':')));
-    if let Some(known) = wrapped {
-        return known;
-    }
     match error.kind() {
         ErrorKind::AuthenticationFailed => {
             (Kind::Misconfigured, "check user name and password in the URL")
@@ -157,6 +165,14 @@ mod tests {
             (
                 "ERR Error running script (call to f_0): @user_script:3: WRONGTYPE Operation",
                 Kind::Corrupt,
+            ),
+            (
+                "ERR Error running script (call to f_0): @user_script:49: @user_script: 49: -OOM command not allowed",
+                Kind::Busy,
+            ),
+            (
+                "ERR Error running script (call to f_0): @user_script:75: @user_script: 75: -READONLY You can't write",
+                Kind::Unavailable,
             ),
             ("ERR user_script:3: attempt to index a nil value", Kind::Corrupt),
             ("ERR unknown command 'ZMSCORE'", Kind::Misconfigured),

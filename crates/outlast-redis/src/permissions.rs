@@ -71,7 +71,8 @@ mod tests {
         let broker = RedisBroker::new(&server.url(), Options::default()).expect("a broker");
         let admin = &broker.inner.admin;
         let dialect = admin.about().await.expect("the server answers").dialect;
-        let question = question(dialect, &broker.inner.root).expect("a server that can be asked");
+        // Redis 6.2 cannot be asked.
+        let Some(question) = question(dialect, &broker.inner.root) else { return };
         let answer = admin.run(&question).await.expect("the server answers");
         let [refused, odd] = &answer::list(answer).expect("a list")[..] else {
             panic!("two lists")
