@@ -1,8 +1,6 @@
 //! The common suite, and random comparison with the model, on a real server: each case in a namespace of
 //! its own.
 
-mod kit;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +12,17 @@ use outlast_testkit::proxy::TcpProxy;
 use outlast_testkit::random;
 use outlast_testkit::server::RedisServer;
 
-use kit::{command, server};
-
 const ARCHIVE_MAX: usize = 20;
+
+/// Without a server the suite fails, because it would test nothing.
+fn server() -> &'static RedisServer {
+    RedisServer::shared().unwrap_or_else(|error| panic!("no server: {error}"))
+}
+
+/// Sends a command that must succeed.
+fn command(words: &[&str]) {
+    server().command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"));
+}
 
 struct RedisFixture {
     namespace: String,

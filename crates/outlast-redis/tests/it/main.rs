@@ -1,11 +1,14 @@
-//! Connections that fail, replies that are lost, and data that is not ours: the broker against real servers.
+//! Connections that fail, replies that are lost, and data that is not ours: the broker against real servers,
+//! and the checks and looks that only they can show.
 
 mod active;
 mod connect;
 mod expired;
 mod foreign;
 mod forgotten;
+mod fsck;
 mod half_open;
+mod inspect;
 mod kit;
 mod lost;
 mod memory;

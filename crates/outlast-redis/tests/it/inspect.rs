@@ -1,40 +1,41 @@
 //! Looking and acting where only a server of our own shows the difference: long lists, many groups, and what
 //! other programs leave there.
 
-mod kit;
-
+use std::ops::Deref;
 use std::time::Duration;
 
 use bytes::Bytes;
 use outlast_core::{
     Action, Broker, Controlled, Cursor, GroupName, Inspect, Kind, NewTask, PageRequest,
-    QueueControl, QueueName, Refusal, Selector, TaskId, TaskState, TaskType, Timestamp,
+    QueueControl, Refusal, Selector, TaskId, TaskState, TaskType, Timestamp,
 };
-use outlast_redis::{Options, RedisBroker};
+use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{stamp, t};
+use outlast_testkit::server::RedisServer;
 
-use kit::{command, server};
+use crate::kit::{Place, shared};
 
-/// A broker in a namespace of its own.
-struct Place {
-    namespace: String,
+/// A place, and a broker that looks at it.
+struct Scene {
+    place: Place,
     broker: RedisBroker,
-    queue: QueueName,
+    server: &'static RedisServer,
 }
 
-impl Place {
-    fn new() -> Self {
-        Self::at(&server().url(), format!("t{}", uuid::Uuid::new_v4().simple()))
-    }
+impl Deref for Scene {
+    type Target = Place;
 
-    fn at(url: &str, namespace: String) -> Self {
-        let url = format!("{url}/0?namespace={namespace}");
-        let broker = RedisBroker::new(&url, Options::default()).expect("a broker");
-        Self { namespace, broker, queue: QueueName::default_queue() }
+    fn deref(&self) -> &Place {
+        &self.place
     }
+}
 
-    fn key(&self, name: &str) -> String {
-        format!("{}:{{{}}}:{name}", self.namespace, self.queue)
+impl Scene {
+    fn new() -> Option<Self> {
+        let server = shared()?;
+        let place = Place::new(server);
+        let broker = place.broker(&server.url());
+        Some(Self { place, broker, server })
     }
 
     async fn enqueue(&self, seq: u64, tasks: Vec<NewTask>) {
@@ -50,9 +51,9 @@ impl Place {
             redis.call(ARGV[2], ARGV[1] .. 'pending', id)
         end";
         let count = count.to_string();
-        command(&["EVAL", script, "0", &self.key(""), verb, name, &count]);
+        self.raw(&["EVAL", script, "0", &self.key(""), verb, name, &count]);
         let queues = format!("{}:queues", self.namespace);
-        command(&["SADD", &queues, self.queue.as_str()]);
+        self.raw(&["SADD", &queues, self.queue.as_str()]);
     }
 
     async fn page(
@@ -91,7 +92,7 @@ fn numbers(from: usize, to: usize) -> Vec<String> {
 
 #[tokio::test]
 async fn a_page_goes_on_where_it_ended_however_far_the_line_has_moved() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     place.push("LPUSH", "a", 300);
     let (_, from) = place.page(&pending(), 100, None).await;
     // Further than is looked at first, and further than one step of a search.
@@ -102,7 +103,7 @@ async fn a_page_goes_on_where_it_ended_however_far_the_line_has_moved() {
 
 #[tokio::test]
 async fn a_page_goes_on_behind_what_was_shown_when_all_that_came_next_has_gone() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     place.push("LPUSH", "a", 100);
     let (_, from) = place.page(&pending(), 20, None).await;
     let ids = numbers(20, 60).iter().map(|id| TaskId::stored(id)).collect();
@@ -115,20 +116,20 @@ async fn a_page_goes_on_behind_what_was_shown_when_all_that_came_next_has_gone()
 
 #[tokio::test]
 async fn a_task_that_has_moved_to_the_end_of_the_line_hides_nobody() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     place.push("LPUSH", "a", 60);
     let (_, from) = place.page(&pending(), 20, None).await;
     // The next one runs, fails and waits again, behind all others.
     let key = place.key("pending");
-    command(&["LREM", &key, "1", "a20"]);
-    command(&["LPUSH", &key, "a20"]);
+    place.raw(&["LREM", &key, "1", "a20"]);
+    place.raw(&["LPUSH", &key, "a20"]);
     let (ids, _) = place.page(&pending(), 100, from).await;
     assert_eq!(ids[..39], numbers(21, 60));
 }
 
 #[tokio::test]
 async fn tasks_are_taken_out_of_the_middle_of_a_long_line() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     place.push("LPUSH", "a", 30_000);
     let ids = ["a15000", "a3", "a29999", "a11000", "a24000"].map(TaskId::stored).to_vec();
     let named = Selector { ids, ..Selector::default() };
@@ -143,7 +144,7 @@ async fn tasks_are_taken_out_of_the_middle_of_a_long_line() {
 
 #[tokio::test]
 async fn more_groups_than_are_counted_at_once_are_counted_and_listed() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     for batch in 0..5 {
         let grouped = (0..240).map(|n| {
             let mut task = task(&format!("m{batch}-{n:03}"));
@@ -167,23 +168,23 @@ async fn more_groups_than_are_counted_at_once_are_counted_and_listed() {
 
 #[tokio::test]
 async fn a_server_that_hides_its_memory_is_looked_at_all_the_same() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     place.enqueue(1, vec![task("a")]).await;
     let bytes = |stats: Option<outlast_core::QueueStats>| stats.expect("known").bytes;
     let seen = place.broker.queue(&place.queue, t(1)).await.expect("answered");
     assert!(bytes(seen).is_some_and(|bytes| bytes > 100));
     let user = place.namespace.clone();
-    command(&["ACL", "SETUSER", &user, "on", "nopass", "~*", "&*", "+@all", "-memory"]);
-    let url = server().url().replacen("://", &format!("://{user}:x@"), 1);
-    let other = Place::at(&url, place.namespace.clone());
-    assert_eq!(bytes(other.broker.queue(&other.queue, t(1)).await.expect("answered")), None);
+    place.raw(&["ACL", "SETUSER", &user, "on", "nopass", "~*", "&*", "+@all", "-memory"]);
+    let url = place.server.url().replacen("://", &format!("://{user}:x@"), 1);
+    let other = place.place.broker(&url);
+    assert_eq!(bytes(other.queue(&place.queue, t(1)).await.expect("answered")), None);
 }
 
 #[tokio::test]
 async fn a_record_that_cannot_be_read_is_left_out_and_named_where_it_is_asked_for() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     place.enqueue(1, vec![task("a"), task("bad"), task("z")]).await;
-    command(&["HSET", &place.key("t:bad"), "msg", "\u{1}garbage"]);
+    place.raw(&["HSET", &place.key("t:bad"), "msg", "\u{1}garbage"]);
     assert_eq!(place.all(&pending()).await, ["a", "z"]);
     let asked = place.broker.task(&place.queue, &TaskId::stored("bad"), t(0)).await;
     let error = asked.expect_err("it cannot be read");
@@ -196,11 +197,11 @@ async fn a_record_that_cannot_be_read_is_left_out_and_named_where_it_is_asked_fo
 
 #[tokio::test]
 async fn the_cancel_of_a_go_workers_task_is_published_as_go_expects_it() {
-    let place = Place::new();
-    command(&["HSET", &place.key("t:a"), "msg", "\n\u{1}t", "state", "active"]);
-    command(&["LPUSH", &place.key("active"), "a"]);
-    command(&["ZADD", &place.key("lease"), &t(30).as_seconds().to_string(), "a"]);
-    let client = redis::Client::open(server().url()).expect("a URL");
+    let Some(place) = Scene::new() else { return };
+    place.raw(&["HSET", &place.key("t:a"), "msg", "\n\u{1}t", "state", "active"]);
+    place.raw(&["LPUSH", &place.key("active"), "a"]);
+    place.raw(&["ZADD", &place.key("lease"), &t(30).as_seconds().to_string(), "a"]);
+    let client = redis::Client::open(place.server.url()).expect("a URL");
     let mut connection = client.get_connection().expect("the server answers");
     let mut channel = connection.as_pubsub();
     channel.subscribe(format!("{}:cancel", place.namespace)).expect("subscribed");
@@ -215,18 +216,18 @@ async fn the_cancel_of_a_go_workers_task_is_published_as_go_expects_it() {
 
 #[tokio::test]
 async fn a_new_payload_leaves_fields_that_we_do_not_know_as_they_are() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     // Type `t`, payload `old`, retry 3, and a field 99.
     let old = "\n\u{1}t\u{12}\u{3}old(\u{3}\u{9a}\u{6}\u{1}x";
     let old: Vec<u8> = old.chars().map(|c| c as u8).collect();
-    let client = redis::Client::open(server().url()).expect("a URL");
+    let client = redis::Client::open(place.server.url()).expect("a URL");
     let mut connection = client.get_connection().expect("the server answers");
     let key = place.key("t:a");
     let mut set = redis::cmd("HSET");
     set.arg(&key).arg("msg").arg(&old).arg("state").arg("scheduled");
     let _: i64 = set.query(&mut connection).expect("set");
     let at = t(900).as_seconds().to_string();
-    command(&["ZADD", &place.key("scheduled"), &at, "a"]);
+    place.raw(&["ZADD", &place.key("scheduled"), &at, "a"]);
     let action = Action::SetPayload(Bytes::from_static(b"newer"));
     let request = PageRequest::first(1);
     let select = Selector::id(TaskId::stored("a"));
@@ -241,9 +242,9 @@ async fn a_new_payload_leaves_fields_that_we_do_not_know_as_they_are() {
 #[tokio::test]
 async fn what_asynq_archived_half_way_can_be_deleted() {
     // The script of asynq stopped after it had put the task into the archive: its hash still says active.
-    let place = Place::new();
-    command(&["HSET", &place.key("t:a"), "msg", "\n\u{1}t", "state", "active"]);
-    command(&["ZADD", &place.key("archived"), &t(0).as_seconds().to_string(), "a"]);
+    let Some(place) = Scene::new() else { return };
+    place.raw(&["HSET", &place.key("t:a"), "msg", "\n\u{1}t", "state", "active"]);
+    place.raw(&["ZADD", &place.key("archived"), &t(0).as_seconds().to_string(), "a"]);
     assert_eq!(place.all(&Selector::state(TaskState::Archived)).await, ["a"]);
     let select = Selector::state(TaskState::Archived);
     let request = PageRequest::first(10);
@@ -256,7 +257,7 @@ async fn what_asynq_archived_half_way_can_be_deleted() {
 
 #[tokio::test]
 async fn a_removed_queue_leaves_nothing_but_what_makes_batches_repeatable() {
-    let place = Place::new();
+    let Some(place) = Scene::new() else { return };
     let mut tasks: Vec<NewTask> = (0..200).map(|n| task(&format!("{n:03}"))).collect();
     for (nth, task) in tasks.iter_mut().enumerate() {
         match nth % 3 {
@@ -271,7 +272,7 @@ async fn a_removed_queue_leaves_nothing_but_what_makes_batches_repeatable() {
     assert_eq!(not_empty, Controlled::NotEmpty { tasks: 200 });
     let removed = control(QueueControl::RemoveWithTasks, t(1)).await.expect("answered");
     assert_eq!(removed, Controlled::Applied);
-    let client = redis::Client::open(server().url()).expect("a URL");
+    let client = redis::Client::open(place.server.url()).expect("a URL");
     let mut connection = client.get_connection().expect("the server answers");
     let pattern = format!("{}:*", place.namespace);
     let mut left: Vec<String> =

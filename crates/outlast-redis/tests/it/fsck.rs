@@ -1,19 +1,110 @@
 //! Checking a server that is in use: each way in which data can be wrong is made with plain commands, found,
 //! repaired, and gone; and a system in which nothing is wrong is never accused.
 
-mod fsck_kit;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use outlast_core::{Broker, Claim, Defect, Repair, Settlement, TaskState, Timestamp};
-use outlast_testkit::conformance::words::{
-    done, due, grouped, kept, queue, retry, stamp, t, task, tasks, unique, with,
+use outlast_core::{
+    Broker, Claim, Defect, Finding, Inspect, NewTask, QueueName, Repair, Settlement, TaskState,
+    Timestamp, Want,
 };
+use outlast_redis::RedisBroker;
+use outlast_testkit::conformance::words::{
+    done, due, grouped, id, kept, queue, retry, secs, stamp, t, task, tasks, unique, with,
+};
+use outlast_testkit::resp::Reply;
 
-use fsck_kit::{NOW, Space};
+use crate::kit::{Place, shared, want};
 
 const SET: &str = "g:g:0b1f7d3e-0000-4000-8000-000000000001";
+
+/// When checks are made: later than anything that was enqueued.
+const NOW: i64 = 1000;
+
+/// A place, what was put into it, and checks of it.
+struct Space {
+    place: Place,
+    broker: RedisBroker,
+}
+
+impl Space {
+    /// None where there is no server to be had.
+    fn new() -> Option<Self> {
+        let server = shared()?;
+        let place = Place::new(server);
+        let broker = place.broker(&server.url());
+        Some(Self { place, broker })
+    }
+
+    fn key(&self, name: &str) -> String {
+        self.place.key(name)
+    }
+
+    /// Runs a command; a word that begins with `@` is a key of the default queue.
+    fn run(&self, words: &str) -> Reply {
+        let key = |word: &str| match word.strip_prefix('@') {
+            Some(name) => self.key(name),
+            None => word.replace("ROOT", &self.place.namespace),
+        };
+        let words: Vec<String> = words.split_whitespace().map(key).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.place.raw(&words)
+    }
+
+    async fn enqueue(&self, tasks: Vec<NewTask>) {
+        self.place.accept(&self.broker, tasks).await;
+    }
+
+    /// Claims everything that is pending.
+    async fn claim(&self) {
+        let want = Want { tasks_max: 100, ..self.want() };
+        let session = uuid::Uuid::new_v4().as_u128();
+        let default = queue("default");
+        let claimed = self.broker.claim(&default, stamp(session, 0, 1), t(1), &want);
+        assert!(!claimed.await.expect("tasks are claimed").claims.is_empty());
+    }
+
+    fn want(&self) -> Want {
+        Want { lease: secs(5000), ..want(10) }
+    }
+
+    async fn state(&self, name: &str) -> Option<TaskState> {
+        let found = self.broker.task(&queue("default"), &id(name), t(NOW)).await;
+        found.expect("it can be read").map(|task| task.state)
+    }
+
+    /// A check of the default queue from beginning to end.
+    async fn fsck(&self, repair: Repair) -> Vec<Finding> {
+        self.fsck_at(&queue("default"), repair, t(NOW)).await
+    }
+
+    async fn fsck_at(&self, queue: &QueueName, repair: Repair, now: Timestamp) -> Vec<Finding> {
+        let mut check = self.broker.fsck(queue, repair);
+        let mut findings = Vec::new();
+        while let Some(step) = check.step(now).await.expect("the server answers") {
+            assert_eq!(step.undecided, 0);
+            findings.extend(step.findings);
+        }
+        findings
+    }
+
+    /// A check finds this and nothing else; so does one that repairs, and then nothing is left.
+    async fn finds(&self, defects: &[(Defect, Option<&str>)]) {
+        for (repair, left) in [(Repair::No, true), (Repair::Yes, true), (Repair::Yes, false)] {
+            let found = self.fsck(repair).await;
+            let expected = if left { defects } else { &[] };
+            let mut seen: Vec<_> = found
+                .iter()
+                .map(|finding| (finding.defect, finding.id.as_ref().map(|id| id.as_str())))
+                .collect();
+            let mut expected = expected.to_vec();
+            seen.sort_by_key(|(defect, id)| (defect.as_str(), *id));
+            expected.sort_by_key(|(defect, id)| (defect.as_str(), *id));
+            assert_eq!(seen, expected, "{repair:?}: {found:?}");
+            assert!(found.iter().all(|finding| finding.repaired == (repair == Repair::Yes)));
+        }
+    }
+}
 
 #[tokio::test]
 async fn a_healthy_queue_is_clean() {
