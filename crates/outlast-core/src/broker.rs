@@ -119,6 +119,9 @@ pub enum EnqueueVerdict {
         /// The durability that was reached; it may be less than was asked.
         level: Durability,
     },
+    /// On this machine's disk, to be delivered when the broker is back: the answer of the outbox, never of a
+    /// broker. The stamp's session is not used again: whether its number was used stays open.
+    Stored,
     /// Not stored: another task holds the unique lock, or the `once` key was used before.
     Duplicate {
         /// The task that holds the lock, if it is known.
@@ -282,6 +285,9 @@ pub struct Settled {
 pub enum SettleVerdict {
     /// Applied.
     Applied,
+    /// On this machine's disk, to be applied when the broker is back: the answer of the journal, never of a
+    /// broker. The stamp's session is not used again: whether its number was used stays open.
+    Journaled,
     /// The lease had been lost and the task was back in retry or archived, but it had not been started
     /// again: the success was applied all the same.
     Adopted,

@@ -17,6 +17,7 @@ pub mod limits;
 pub mod name;
 pub mod outcome;
 pub mod pick;
+pub mod record;
 pub mod retry;
 pub mod schedule;
 pub mod session;

@@ -186,7 +186,9 @@ impl Lives {
         let adopted = match verdict {
             SettleVerdict::Applied => false,
             SettleVerdict::Adopted => true,
-            SettleVerdict::LeaseLost | SettleVerdict::Rejected(_) => return,
+            SettleVerdict::Journaled | SettleVerdict::LeaseLost | SettleVerdict::Rejected(_) => {
+                return;
+            }
         };
         let set = self.sets.remove(&(queue.clone(), lease.id.clone()));
         let settled = set.unwrap_or_else(|| vec![lease.id.clone()]);
@@ -221,7 +223,9 @@ impl Lives {
         let from = match verdict {
             SettleVerdict::Applied => &[TaskState::Active][..],
             SettleVerdict::Adopted => &[TaskState::Retry, TaskState::Archived],
-            SettleVerdict::LeaseLost | SettleVerdict::Rejected(_) => return,
+            SettleVerdict::Journaled | SettleVerdict::LeaseLost | SettleVerdict::Rejected(_) => {
+                return;
+            }
         };
         // Whether a success is kept shows only in what became of it.
         let as_told =

@@ -70,7 +70,7 @@ impl World {
         into: &NewTask,
     ) -> SettleVerdict {
         match self.enqueue_one(queue, now, into) {
-            EnqueueVerdict::Accepted { .. } => {}
+            EnqueueVerdict::Accepted { .. } | EnqueueVerdict::Stored => {}
             EnqueueVerdict::Duplicate { of: Some(of) } => {
                 return rejected(&format!("task {} is a duplicate of {of}", into.id));
             }

@@ -112,6 +112,7 @@ pub(super) fn leases_of(claims: &Claims) -> Vec<Lease> {
 pub(super) fn enqueue_line(verdict: &EnqueueVerdict) -> String {
     match verdict {
         EnqueueVerdict::Accepted { .. } => "accepted",
+        EnqueueVerdict::Stored => "stored",
         EnqueueVerdict::Duplicate { .. } => "duplicate",
         EnqueueVerdict::IdConflict => "conflict",
         EnqueueVerdict::Rejected(_) => "rejected",
@@ -122,6 +123,7 @@ pub(super) fn enqueue_line(verdict: &EnqueueVerdict) -> String {
 pub(super) fn settle_line(verdict: &SettleVerdict) -> String {
     match verdict {
         SettleVerdict::Applied => "applied",
+        SettleVerdict::Journaled => "journaled",
         SettleVerdict::Adopted => "adopted",
         SettleVerdict::LeaseLost => "lost",
         SettleVerdict::Rejected(_) => "rejected",

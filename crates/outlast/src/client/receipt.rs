@@ -63,6 +63,7 @@ impl From<EnqueueVerdict> for Verdict {
     fn from(verdict: EnqueueVerdict) -> Self {
         match verdict {
             EnqueueVerdict::Accepted { level } => Verdict::Accepted { level },
+            EnqueueVerdict::Stored => Verdict::Stored,
             EnqueueVerdict::Duplicate { of } => Verdict::Duplicate { of },
             EnqueueVerdict::IdConflict => Verdict::IdConflict,
             EnqueueVerdict::Rejected(why) => Verdict::Rejected(why),

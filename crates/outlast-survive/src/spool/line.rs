@@ -1,0 +1,292 @@
+//! The life of an item, as SQL: stored, formed into a batch, answered, or put into quarantine.
+//!
+//! ```text
+//!   store ──► waiting ── next ──► batch ── answered ──► gone
+//!                │  ▲               │ │
+//!                │  └── dissolve ───┘ └── refused ──┐
+//!                └── unfit: expired, unreadable ────┴──► quarantine
+//! ```
+//!
+//! Every function runs inside a transaction of the writer.
+
+use std::time::Duration;
+
+use outlast_core::limits::BATCH_BYTES_MAX;
+use outlast_core::{QueueName, Stamp, Timestamp};
+use rusqlite::{Connection, params};
+
+use super::error::{SpoolError, SpoolErrorKind};
+use super::{
+    Batch, ITEMS_MAX, Item, Kept, Parcel, Quarantined, SpoolLimits, Store, WhenFull,
+    durability_number, durability_of, session_of,
+};
+
+type Answer<T> = rusqlite::Result<Result<T, SpoolError>>;
+
+/// Why a stored record is not to be sent at this time, or never; `None` if it is.
+pub(crate) type Unfit = fn(&[u8], Timestamp) -> Option<String>;
+
+pub(super) fn store(conn: &Connection, limits: &SpoolLimits, parcel: &Parcel) -> Answer<Kept> {
+    let room = match make_room(conn, limits, parcel)? {
+        Ok(dropped) => dropped,
+        Err(full) => return Ok(Err(full)),
+    };
+    let batch = match &parcel.stamp {
+        Some(stamp) => Some(insert_batch(conn, (parcel.store, &parcel.queue), stamp, parcel.now)?),
+        None => None,
+    };
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO item (store, queue, name, durability, stored_at, batch, record)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?;
+    for item in parcel.items.iter() {
+        insert.execute(params![
+            parcel.store.number(),
+            parcel.queue.as_str(),
+            item.name,
+            durability_number(parcel.durability),
+            parcel.now.as_millis(),
+            batch,
+            item.record,
+        ])?;
+    }
+    Ok(Ok(Kept { batch, dropped: room }))
+}
+
+/// The names of those that were dropped for the parcel, or that there is no room for it.
+fn make_room(conn: &Connection, limits: &SpoolLimits, parcel: &Parcel) -> Answer<Vec<String>> {
+    let items = parcel.items.len() as u64;
+    let bytes: u64 = parcel.items.iter().map(|item| item.record.len() as u64).sum();
+    let mut dropped = Vec::new();
+    loop {
+        let (has_items, has_bytes) = totals(conn, parcel.store)?;
+        let fits = has_items + items <= limits.items_max && has_bytes + bytes <= limits.bytes_max;
+        if fits {
+            return Ok(Ok(dropped));
+        }
+        // The journal drops nothing: what a settlement says cannot be found out again.
+        let may_drop = parcel.store == Store::Outbox && limits.when_full == WhenFull::DropOldest;
+        let gone = if may_drop { drop_oldest(conn, parcel.store)? } else { Vec::new() };
+        if gone.is_empty() {
+            let what = format!(
+                "the {} is full: {has_items} items of {has_bytes} bytes wait, {} of {} bytes are allowed",
+                parcel.store.as_str(),
+                limits.items_max,
+                limits.bytes_max
+            );
+            return Ok(Err(SpoolError::new(SpoolErrorKind::Full, what)));
+        }
+        dropped.extend(gone);
+    }
+}
+
+/// What has been numbered is under way and stays.
+fn drop_oldest(conn: &Connection, store: Store) -> rusqlite::Result<Vec<String>> {
+    let sql = "DELETE FROM item WHERE id IN
+               (SELECT id FROM item WHERE store = ?1 AND batch IS NULL ORDER BY id LIMIT ?2) RETURNING name";
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map(params![store.number(), 16], |row| row.get(0))?;
+    rows.collect()
+}
+
+pub(super) fn totals(conn: &Connection, store: Store) -> rusqlite::Result<(u64, u64)> {
+    let sql = "SELECT items, bytes FROM meter WHERE store = ?1 AND queue = ''";
+    conn.prepare_cached(sql)?.query_row([store.number()], |row| {
+        Ok((
+            row.get::<_, i64>(0)?.max(0).unsigned_abs(),
+            row.get::<_, i64>(1)?.max(0).unsigned_abs(),
+        ))
+    })
+}
+
+fn insert_batch(
+    conn: &Connection,
+    (store, queue): (Store, &QueueName),
+    stamp: &Stamp,
+    now: Timestamp,
+) -> rusqlite::Result<i64> {
+    let sql = "INSERT INTO batch (store, queue, session, lane, seq, stamped_at)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+    conn.prepare_cached(sql)?.execute(params![
+        store.number(),
+        queue.as_str(),
+        stamp.session.0.to_be_bytes(),
+        stamp.lane,
+        i64::try_from(stamp.seq).unwrap_or(i64::MAX),
+        now.as_millis(),
+    ])?;
+    Ok(conn.last_insert_rowid())
+}
+
+/// What [`next`] is asked for.
+pub(super) struct Form<'a> {
+    pub(super) store: Store,
+    pub(super) queue: &'a QueueName,
+    pub(super) fresh: Stamp,
+    pub(super) now: Timestamp,
+    pub(super) age_max: Duration,
+    pub(super) unfit: Unfit,
+}
+
+/// An item in its line.
+struct Place {
+    item: Item,
+    batch: Option<i64>,
+    durability: i64,
+    stored_at: i64,
+    alone: bool,
+}
+
+pub(super) fn next(
+    conn: &Connection,
+    form: &Form<'_>,
+) -> Answer<(Option<Batch>, Vec<Quarantined>)> {
+    let mut line = conn.prepare_cached(
+        "SELECT id, name, record, batch, durability, stored_at, alone FROM item
+         WHERE store = ?1 AND queue = ?2 ORDER BY id",
+    )?;
+    let mut rows = line.query_map(params![form.store.number(), form.queue.as_str()], place)?;
+    let (mut chosen, mut put_away) = (Vec::<Place>::new(), Vec::new());
+    let (mut before, mut bytes) = (None, 0);
+    for place in rows.by_ref() {
+        let place = place?;
+        if place.batch.is_some() {
+            // It goes first if nothing stands before it.
+            before = place.batch.filter(|_| chosen.is_empty());
+            break;
+        }
+        if let Some(why) = why_unfit(form, &place) {
+            put_away.push((place, why));
+            continue;
+        }
+        bytes += place.item.record.len();
+        let first = chosen.first();
+        let ends = first.is_some_and(|first| first.alone || first.durability != place.durability)
+            || place.alone
+            || bytes > BATCH_BYTES_MAX;
+        if ends && first.is_some() {
+            break;
+        }
+        chosen.push(place);
+        if chosen.len() == ITEMS_MAX || put_away.len() == ITEMS_MAX {
+            break;
+        }
+    }
+    drop(rows);
+    let put_away = put_all_away(conn, form, put_away)?;
+    let batch = match before {
+        Some(batch) => Some(numbered(conn, batch)?),
+        None => number(conn, form, chosen)?,
+    };
+    Ok(Ok((batch, put_away)))
+}
+
+fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
+    Ok(Place {
+        item: Item { id: row.get(0)?, name: row.get(1)?, record: row.get(2)? },
+        batch: row.get(3)?,
+        durability: row.get(4)?,
+        stored_at: row.get(5)?,
+        alone: row.get(6)?,
+    })
+}
+
+fn why_unfit(form: &Form<'_>, place: &Place) -> Option<String> {
+    let age = form.now.since(Timestamp::from_millis(place.stored_at));
+    if age > form.age_max {
+        return Some(format!("older than {}", outlast_core::duration::format(form.age_max)));
+    }
+    (form.unfit)(&place.item.record, form.now)
+}
+
+/// Numbers what was chosen: the batch exists from here on, and goes as it is.
+fn number(
+    conn: &Connection,
+    form: &Form<'_>,
+    chosen: Vec<Place>,
+) -> rusqlite::Result<Option<Batch>> {
+    let Some(first) = chosen.first() else { return Ok(None) };
+    let stamp = Stamp { durability: durability_of(first.durability), ..form.fresh };
+    let id = insert_batch(conn, (form.store, form.queue), &stamp, form.now)?;
+    let mut into = conn.prepare_cached("UPDATE item SET batch = ?1 WHERE id = ?2")?;
+    for place in &chosen {
+        into.execute([id, place.item.id])?;
+    }
+    let items = chosen.into_iter().map(|place| place.item).collect();
+    Ok(Some(Batch { id, stamp, stamped_at: form.now, items }))
+}
+
+/// A batch that was numbered before.
+fn numbered(conn: &Connection, id: i64) -> rusqlite::Result<Batch> {
+    let mut items = conn.prepare_cached(
+        "SELECT id, name, record, durability FROM item WHERE batch = ?1 ORDER BY id",
+    )?;
+    let rows = items.query_map([id], |row| {
+        let item = Item { id: row.get(0)?, name: row.get(1)?, record: row.get(2)? };
+        Ok((item, row.get::<_, i64>(3)?))
+    })?;
+    let items: Vec<(Item, i64)> = rows.collect::<rusqlite::Result<_>>()?;
+    let durability = durability_of(items.first().map_or(1, |(_, durability)| *durability));
+    let sql = "SELECT session, lane, seq, stamped_at FROM batch WHERE id = ?1";
+    let (stamp, stamped_at) = conn.prepare_cached(sql)?.query_row([id], |row| {
+        let seq = row.get::<_, i64>(2)?.max(0).unsigned_abs();
+        let session = session_of(row.get(0)?);
+        let stamp = Stamp { session, lane: row.get(1)?, seq, durability };
+        Ok((stamp, Timestamp::from_millis(row.get(3)?)))
+    })?;
+    Ok(Batch { id, stamp, stamped_at, items: items.into_iter().map(|(item, _)| item).collect() })
+}
+
+fn put_all_away(
+    conn: &Connection,
+    form: &Form<'_>,
+    places: Vec<(Place, String)>,
+) -> rusqlite::Result<Vec<Quarantined>> {
+    let mut put_away = Vec::with_capacity(places.len());
+    for (place, why) in places {
+        quarantine(conn, place.item.id, form.now, &why)?;
+        put_away.push(Quarantined {
+            id: conn.last_insert_rowid(),
+            store: form.store,
+            queue: form.queue.clone(),
+            name: place.item.name,
+            stored_at: Timestamp::from_millis(place.stored_at),
+            put_at: form.now,
+            why,
+        });
+    }
+    Ok(put_away)
+}
+
+fn quarantine(conn: &Connection, item: i64, now: Timestamp, why: &str) -> rusqlite::Result<()> {
+    conn.prepare_cached(
+        "INSERT INTO quarantine (store, queue, name, durability, stored_at, put_at, why, record)
+         SELECT store, queue, name, durability, stored_at, ?2, ?3, record FROM item WHERE id = ?1",
+    )?
+    .execute(params![item, now.as_millis(), why])?;
+    let put = conn.last_insert_rowid();
+    conn.prepare_cached("DELETE FROM item WHERE id = ?1")?.execute([item])?;
+    debug_assert_eq!(put, conn.last_insert_rowid(), "a deletion changes no row id");
+    Ok(())
+}
+
+pub(super) fn answered(
+    conn: &Connection,
+    batch: i64,
+    now: Timestamp,
+    refused: &[(i64, String)],
+) -> Answer<bool> {
+    for (item, why) in refused {
+        quarantine(conn, *item, now, why)?;
+    }
+    conn.prepare_cached("DELETE FROM item WHERE batch = ?1")?.execute([batch])?;
+    let gone = conn.prepare_cached("DELETE FROM batch WHERE id = ?1")?.execute([batch])?;
+    Ok(Ok(gone > 0))
+}
+
+pub(super) fn dissolve(conn: &Connection, batch: i64) -> Answer<()> {
+    let sql = "UPDATE item SET batch = NULL, alone = 1 WHERE batch = ?1";
+    conn.prepare_cached(sql)?.execute([batch])?;
+    conn.prepare_cached("DELETE FROM batch WHERE id = ?1")?.execute([batch])?;
+    Ok(Ok(()))
+}

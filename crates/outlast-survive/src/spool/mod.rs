@@ -1,0 +1,345 @@
+//! What could not be delivered, on disk: one SQLite file, shared by all processes of a machine.
+//!
+//! A call answers once its change is fsynced. Items of a queue keep their order. What is sent is first
+//! formed into a batch, numbered, and fsynced: form → number → fsync → send. Whoever is killed between any
+//! two steps leaves a batch that is repeated under its own stamp, and the broker knows whether it had it.
+
+mod error;
+mod line;
+mod open;
+mod people;
+mod writer;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use outlast_core::limits::BATCH_TASKS_MAX;
+use outlast_core::{Durability, QueueName, SessionId, Stamp, Timestamp};
+use rusqlite::{Connection, params};
+use tokio::sync::Notify;
+
+pub use error::{SpoolError, SpoolErrorKind};
+pub use people::{Quarantined, Waiting};
+
+use writer::Writer;
+
+/// Which of the two stores an item is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Store {
+    /// Tasks that could not be enqueued.
+    Outbox,
+    /// Settlements that could not be applied.
+    Journal,
+}
+
+impl Store {
+    /// The store's name, as logs and messages have it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Store::Outbox => "outbox",
+            Store::Journal => "journal",
+        }
+    }
+
+    /// As the file has it.
+    fn number(self) -> i64 {
+        match self {
+            Store::Outbox => 0,
+            Store::Journal => 1,
+        }
+    }
+}
+
+/// How large each store may become, and what happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpoolLimits {
+    /// Items at most: a million tasks are an hour of outage at 280 a second.
+    pub items_max: u64,
+    /// Bytes of records at most.
+    pub bytes_max: u64,
+    /// What is older is not sent any more but put into quarantine. `once` keys must be remembered longer
+    /// than this, or a late delivery would be a second one.
+    pub age_max: Duration,
+    /// What happens when there is no room.
+    pub when_full: WhenFull,
+}
+
+impl Default for SpoolLimits {
+    fn default() -> Self {
+        Self {
+            items_max: 1_000_000,
+            bytes_max: 1 << 30,
+            age_max: Duration::from_secs(7 * 24 * 3600),
+            when_full: WhenFull::Reject,
+        }
+    }
+}
+
+/// What happens to a task for which the outbox has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It is refused, with a typed error.
+    #[default]
+    Reject,
+    /// Its caller waits for room, this long at most, and is refused then.
+    Block(Duration),
+    /// The oldest tasks are dropped, counted and reported. Only for whoever prefers new tasks to old ones.
+    DropOldest,
+}
+
+/// An item to be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct NewItem {
+    /// The task's id.
+    pub(crate) name: String,
+    pub(crate) record: Vec<u8>,
+}
+
+/// Items to be stored, in this order.
+#[derive(Clone, Debug)]
+pub(crate) struct Parcel {
+    pub(crate) store: Store,
+    pub(crate) queue: QueueName,
+    pub(crate) now: Timestamp,
+    pub(crate) durability: Durability,
+    /// The stamp under which they may have reached the broker; `None` if nothing has.
+    pub(crate) stamp: Option<Stamp>,
+    pub(crate) items: Arc<[NewItem]>,
+}
+
+/// A batch to be sent exactly as it is.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) id: i64,
+    pub(crate) stamp: Stamp,
+    pub(crate) stamped_at: Timestamp,
+    pub(crate) items: Vec<Item>,
+}
+
+/// An item of a batch.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) id: i64,
+    pub(crate) name: String,
+    pub(crate) record: Vec<u8>,
+}
+
+/// What a call that stored a parcel has done.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// The parcel's batch, if it came with a stamp.
+    pub(crate) batch: Option<i64>,
+    /// Names of those that were dropped to make room.
+    pub(crate) dropped: Vec<String>,
+}
+
+/// One open spool. Cheap to clone; clones share it.
+#[derive(Clone)]
+pub struct Spool {
+    writer: Writer,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    path: PathBuf,
+    limits: SpoolLimits,
+    reader: Mutex<Reader>,
+    /// Rung when something was stored.
+    stored: Notify,
+    /// Rung when something has left.
+    room: Notify,
+}
+
+struct Reader {
+    conn: Connection,
+    /// The file's version at the last look, and whether both stores were empty then.
+    seen: Option<(i64, bool)>,
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
+
+impl Spool {
+    /// Opens a spool, and makes it if it is not there. Its folder must exist. Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`SpoolErrorKind::Misconfigured`] for a file that may not be written or is not ours.
+    pub fn open(path: impl Into<PathBuf>, limits: SpoolLimits) -> Result<Self, SpoolError> {
+        let path = path.into();
+        let writer = Writer::start(path.clone())?;
+        let reader = Mutex::new(Reader { conn: open::reader(&path)?, seen: None });
+        let (stored, room) = (Notify::new(), Notify::new());
+        Ok(Self { writer, shared: Arc::new(Shared { path, limits, reader, stored, room }) })
+    }
+
+    /// Its file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.shared.path
+    }
+
+    /// Its limits.
+    #[must_use]
+    pub fn limits(&self) -> SpoolLimits {
+        self.shared.limits
+    }
+
+    /// Stores a parcel: on the disk when this answers. A full store refuses it, whatever its policy.
+    pub(crate) async fn store(&self, parcel: Parcel) -> Result<Kept, SpoolError> {
+        let limits = self.shared.limits;
+        let kept = self.writer.call(move |conn| line::store(conn, &limits, &parcel)).await?;
+        self.shared.stored.notify_waiters();
+        Ok(kept)
+    }
+
+    /// The next batch of a queue: the one that was numbered before, or a new one under `fresh`. Items for
+    /// which `unfit` has a reason go into quarantine instead, and are returned.
+    pub(crate) async fn next(
+        &self,
+        (store, queue): (Store, &QueueName),
+        fresh: Stamp,
+        now: Timestamp,
+        unfit: line::Unfit,
+    ) -> Result<(Option<Batch>, Vec<Quarantined>), SpoolError> {
+        let (queue, age_max) = (queue.clone(), self.shared.limits.age_max);
+        let next = move |conn: &Connection| {
+            line::next(conn, &line::Form { store, queue: &queue, fresh, now, age_max, unfit })
+        };
+        self.writer.call(next).await
+    }
+
+    /// The batch was answered: it goes, but for the items that go into quarantine with a reason. False if
+    /// somebody else was answered before.
+    pub(crate) async fn answered(
+        &self,
+        batch: i64,
+        now: Timestamp,
+        refused: Vec<(i64, String)>,
+    ) -> Result<bool, SpoolError> {
+        let done = self.writer.call(move |conn| line::answered(conn, batch, now, &refused)).await?;
+        self.shared.room.notify_waiters();
+        Ok(done)
+    }
+
+    /// The batch was refused as a whole and nothing of it applied: each of its items goes alone next.
+    pub(crate) async fn dissolve(&self, batch: i64) -> Result<(), SpoolError> {
+        self.writer.call(move |conn| line::dissolve(conn, batch)).await
+    }
+
+    /// True if items of this queue wait. Two reads of shared memory while the spool is empty: cheap enough
+    /// to ask before every enqueue, and true of what other processes have stored.
+    pub(crate) fn has_backlog(&self, store: Store, queue: &QueueName) -> Result<bool, SpoolError> {
+        let mut reader = self.reader();
+        let failed = |error| SpoolError::sqlite("could not look into the spool", error);
+        if reader.is_empty().map_err(failed)? {
+            return Ok(false);
+        }
+        let sql = "SELECT EXISTS (SELECT 1 FROM meter WHERE store = ?1 AND queue = ?2)";
+        let mut statement = reader.conn.prepare_cached(sql).map_err(failed)?;
+        statement
+            .query_row(params![store.number(), queue.as_str()], |row| row.get(0))
+            .map_err(failed)
+    }
+
+    /// The queues of a store that have something, in the order of their names.
+    pub(crate) fn queues(&self, store: Store) -> Result<Vec<QueueName>, SpoolError> {
+        let failed = |error| SpoolError::sqlite("could not look into the spool", error);
+        let mut reader = self.reader();
+        if reader.is_empty().map_err(failed)? {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT queue FROM meter WHERE store = ?1 AND queue <> '' ORDER BY queue";
+        let mut statement = reader.conn.prepare_cached(sql).map_err(failed)?;
+        let rows = statement.query_map([store.number()], |row| row.get::<_, String>(0));
+        let names: rusqlite::Result<Vec<String>> = rows.and_then(Iterator::collect);
+        Ok(names.map_err(failed)?.iter().map(|name| QueueName::stored(name)).collect())
+    }
+
+    /// Waits until something is stored by this process, or `at_most`.
+    pub(crate) async fn stored(&self, at_most: Duration) {
+        let _ = tokio::time::timeout(at_most, self.shared.stored.notified()).await;
+    }
+
+    /// Waits until this process has delivered something, or `at_most`.
+    pub(crate) async fn room(&self, at_most: Duration) {
+        let _ = tokio::time::timeout(at_most, self.shared.room.notified()).await;
+    }
+
+    /// Becomes the one process that delivers, or `None` while another one is. The system gives the place
+    /// free when the process ends, however it ends.
+    pub(crate) fn deliverer(&self) -> Result<Option<Deliverer>, SpoolError> {
+        let mut name = self.shared.path.clone().into_os_string();
+        name.push(".drain");
+        let failed = |error| {
+            let what = format!("could not lock {}", Path::new(&name).display());
+            SpoolError::new(SpoolErrorKind::Misconfigured, what).caused_by(error)
+        };
+        let file = File::options().create(true).truncate(false).write(true).open(&name);
+        let file = file.map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Deliverer(file))),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Reader> {
+        self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reader {
+    /// Whether both stores are empty, asked again only when the file has changed.
+    fn is_empty(&mut self) -> rusqlite::Result<bool> {
+        let version: i64 =
+            self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
+        if let Some((seen, is_empty)) = self.seen
+            && seen == version
+        {
+            return Ok(is_empty);
+        }
+        let is_empty = self
+            .conn
+            .prepare_cached("SELECT sum(items) = 0 FROM meter WHERE queue = ''")?
+            .query_row([], |row| row.get(0))?;
+        self.seen = Some((version, is_empty));
+        Ok(is_empty)
+    }
+}
+
+/// The right to deliver, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Deliverer(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// Most items of one formed batch.
+const ITEMS_MAX: usize = BATCH_TASKS_MAX;
+
+fn durability_number(durability: Durability) -> i64 {
+    match durability {
+        Durability::Memory => 0,
+        Durability::Accepted => 1,
+        Durability::Synced => 2,
+        Durability::Replicated(replicas) => 100 + i64::from(replicas),
+        // A level of a newer core: what the broker promises by itself is never less.
+        _ => 1,
+    }
+}
+
+fn durability_of(number: i64) -> Durability {
+    match number {
+        0 => Durability::Memory,
+        2 => Durability::Synced,
+        100..=355 => Durability::Replicated(u8::try_from(number - 100).unwrap_or(u8::MAX)),
+        _ => Durability::Accepted,
+    }
+}
+
+fn session_of(bytes: [u8; 16]) -> SessionId {
+    SessionId(u128::from_be_bytes(bytes))
+}

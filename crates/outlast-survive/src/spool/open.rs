@@ -1,0 +1,98 @@
+//! Opening the spool's file: its pragmas, its schema, and the refusal of files that are not ours.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::error::{SpoolError, SpoolErrorKind};
+
+/// "OLSP", in the header of every spool (`PRAGMA application_id`).
+const APPLICATION_ID: i64 = 0x4f4c_5350;
+
+/// The schema this program writes.
+const VERSION: i64 = 1;
+
+/// How long a write waits for other processes: an fsync each, and a slow disk takes a second for one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Opens the connection that writes, and makes the file if it is not there. Its folder must exist.
+pub(super) fn writer(path: &Path) -> Result<Connection, SpoolError> {
+    let name = path.display();
+    let failed = |error| SpoolError::sqlite(&format!("could not open spool {name}"), error);
+    let conn = connect(path).map_err(failed)?;
+    let is_new = check(&conn, path)?;
+    if is_new {
+        // Before the log is switched on: afterwards it silently stays off.
+        conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
+    }
+    let mode: String =
+        conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    if !mode.eq_ignore_ascii_case("wal") {
+        let what = format!("spool {name} cannot use a write-ahead log, only {mode}");
+        return Err(SpoolError::new(SpoolErrorKind::Misconfigured, what));
+    }
+    conn.execute_batch("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864")
+        .map_err(failed)?;
+    if is_new {
+        create(&conn, path)?;
+    }
+    Ok(conn)
+}
+
+/// Opens a connection that only reads.
+pub(super) fn reader(path: &Path) -> Result<Connection, SpoolError> {
+    let failed =
+        |error| SpoolError::sqlite(&format!("could not read spool {}", path.display()), error);
+    let conn = connect(path).map_err(failed)?;
+    conn.execute_batch("PRAGMA query_only = ON").map_err(failed)?;
+    Ok(conn)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.set_prepared_statement_cache_capacity(64);
+    Ok(conn)
+}
+
+/// True for an empty file; an error for one that is not ours.
+fn check(conn: &Connection, path: &Path) -> Result<bool, SpoolError> {
+    let name = path.display();
+    let read = |sql: &str| {
+        conn.query_row(sql, [], |row| row.get::<_, i64>(0))
+            .map_err(|error| SpoolError::sqlite(&format!("could not read spool {name}"), error))
+    };
+    let found = (read("PRAGMA application_id")?, read("PRAGMA user_version")?);
+    let wrong = match found {
+        (APPLICATION_ID, VERSION) => return Ok(false),
+        (0, 0) if read("SELECT count(*) FROM sqlite_schema")? == 0 => return Ok(true),
+        (APPLICATION_ID, version) => {
+            format!("spool {name} has version {version}, this program knows {VERSION}: update it")
+        }
+        _ => format!("spool {name} belongs to another program: name another file"),
+    };
+    Err(SpoolError::new(SpoolErrorKind::Misconfigured, wrong))
+}
+
+/// Another process may do the same at the same time: whoever comes second finds nothing to do.
+fn create(conn: &Connection, path: &Path) -> Result<(), SpoolError> {
+    let failed =
+        |error| SpoolError::sqlite(&format!("could not create spool {}", path.display()), error);
+    conn.execute_batch("BEGIN IMMEDIATE").map_err(failed)?;
+    let made = check(conn, path).and_then(|is_new| {
+        let sql = include_str!("../../sql/spool.sql");
+        let ours =
+            format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
+        match is_new {
+            true => conn.execute_batch(sql).and_then(|()| conn.execute_batch(&ours)),
+            false => Ok(()),
+        }
+        .map_err(failed)
+    });
+    let end = if made.is_ok() { "COMMIT" } else { "ROLLBACK" };
+    made.and(conn.execute_batch(end).map_err(failed))
+}
