@@ -1,7 +1,41 @@
-//! What Outlast does while its broker is away.
+//! What Outlast does while its broker is away: three layers over any broker, each changing one verb.
+//!
+//! ```text
+//! Outbox   stores enqueues that cannot be delivered
+//!   over Journal   stores settlements that cannot be delivered
+//!     over Breaker   fails fast while the broker is down; probes alone
+//!       over the broker you chose
+//! ```
+//!
+//! What is stored is a verb's own argument; delivering it later is calling the verb again. Every batch that
+//! is sent from the disk was numbered on the disk first, so that whoever is killed at whatever moment repeats
+//! exactly what may have been applied, under the stamp it had (law L3).
+//!
+//! This crate is internal to `outlast`. Reading order: `survivor` (the assembly), `outbox` and `journal` (one
+//! verb each), `keep` (what they share), `drain` (how it is delivered), `breaker/circuit` (when), `spool/line`
+//! (what is on the disk).
 
+mod breaker;
+mod clock;
+mod drain;
+mod event;
+mod journal;
+mod keep;
+mod layer;
+mod outbox;
+mod pace;
+mod report;
 mod spool;
+mod survivor;
+mod verb;
 
+pub use breaker::{Breaker, CircuitState, Class, HomeStatus, Outage};
+pub use clock::Clock;
+pub use event::{Counts, Event};
+pub use journal::{Journal, JournalMode};
+pub use keep::NotStored;
+pub use outbox::Outbox;
 pub use spool::{
     Quarantined, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Waiting, WhenFull,
 };
+pub use survivor::{Config, Status, Survivor, wrap};

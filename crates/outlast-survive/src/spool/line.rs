@@ -50,7 +50,7 @@ pub(super) fn store(conn: &Connection, limits: &SpoolLimits, parcel: &Parcel) ->
             item.record,
         ])?;
     }
-    Ok(Ok(Kept { batch, dropped: room }))
+    Ok(Ok(Kept { batch, last: conn.last_insert_rowid(), dropped: room }))
 }
 
 /// The names of those that were dropped for the parcel, or that there is no room for it.

@@ -10,6 +10,7 @@ mod open;
 mod people;
 mod writer;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -132,6 +133,8 @@ pub(crate) struct Item {
 pub(crate) struct Kept {
     /// The parcel's batch, if it came with a stamp.
     pub(crate) batch: Option<i64>,
+    /// The number of its last item.
+    pub(crate) last: i64,
     /// Names of those that were dropped to make room.
     pub(crate) dropped: Vec<String>,
 }
@@ -245,6 +248,36 @@ impl Spool {
         statement
             .query_row(params![store.number(), queue.as_str()], |row| row.get(0))
             .map_err(failed)
+    }
+
+    /// True if an item of this queue, up to this one, is still there.
+    pub(crate) fn holds(
+        &self,
+        store: Store,
+        queue: &QueueName,
+        last: i64,
+    ) -> Result<bool, SpoolError> {
+        let sql = "SELECT EXISTS
+                   (SELECT 1 FROM item WHERE store = ?1 AND queue = ?2 AND id <= ?3)";
+        let reader = self.reader();
+        let found = reader.conn.prepare_cached(sql).and_then(|mut statement| {
+            statement.query_row(params![store.number(), queue.as_str(), last], |row| row.get(0))
+        });
+        found.map_err(|error| SpoolError::sqlite("could not look into the spool", error))
+    }
+
+    /// The last item of every queue of a store.
+    pub(crate) fn last_items(&self, store: Store) -> Result<HashMap<QueueName, i64>, SpoolError> {
+        let sql = "SELECT queue, max(id) FROM item WHERE store = ?1 GROUP BY queue";
+        let reader = self.reader();
+        let list = || -> rusqlite::Result<HashMap<QueueName, i64>> {
+            let mut statement = reader.conn.prepare_cached(sql)?;
+            let rows = statement.query_map([store.number()], |row| {
+                Ok((QueueName::stored(&row.get::<_, String>(0)?), row.get(1)?))
+            })?;
+            rows.collect()
+        };
+        list().map_err(|error| SpoolError::sqlite("could not look into the spool", error))
     }
 
     /// The queues of a store that have something, in the order of their names.

@@ -1,0 +1,69 @@
+//! Asks whether a home is back: one task per home that is down, one probe at a time, until all its circuits
+//! are closed. It never gives up.
+//!
+//! The probe is the broker's own `health`, which writes: a ping is answered by a server that is read-only,
+//! out of memory, or short of replicas.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use outlast_core::{BrokerError, Health, Home, Kind, Role};
+
+use super::circuit::Outcome;
+use super::homes::HomeState;
+use super::{Breaker, Why};
+
+/// A probe that takes longer has failed: a home that is well answers in milliseconds.
+const PROBE_MAX: Duration = Duration::from_secs(1);
+
+/// Starts the prober of a home. It holds the breaker only while it works, and ends with it.
+pub(super) fn start(breaker: Weak<Breaker>, home: Home) {
+    tokio::spawn(async move {
+        while let Some(pause) = breaker.upgrade().and_then(|breaker| breaker.pause(&home)) {
+            tokio::time::sleep(pause).await;
+            let Some(breaker) = breaker.upgrade() else { return };
+            breaker.probe(&home).await;
+        }
+    });
+}
+
+impl Breaker {
+    /// How long until the next probe; `None` if none is needed any more, and the prober is to end.
+    fn pause(&self, home: &Home) -> Option<Duration> {
+        let mut homes = self.homes();
+        let state = homes.get_mut(home)?;
+        match state.probe_at() {
+            Some(at) => Some(at.saturating_sub(self.begun.elapsed())),
+            None => {
+                state.is_probed = false;
+                None
+            }
+        }
+    }
+
+    async fn probe(&self, home: &Home) {
+        let health = tokio::time::timeout(PROBE_MAX, self.below.health(home, self.clock.now()));
+        let answer = health.await.unwrap_or_else(|_| {
+            let what = format!("broker {} did not answer a probe", home.0);
+            Err(BrokerError::new(Kind::Ambiguous, what))
+        });
+        let answer = answer.and_then(|health| writes(home, health));
+        if let Ok(health) = &answer {
+            self.saw(home, health);
+        }
+        let outcome = Outcome::of(answer.as_ref().err().map(BrokerError::kind));
+        let change = |state: &mut HomeState, now| state.probed(outcome, now);
+        self.happened(home, change, answer.as_ref().err().map_or(Why::Slow, Why::Failed));
+    }
+}
+
+/// A home that may only be read is up for nobody.
+fn writes(home: &Home, health: Health) -> Result<Health, BrokerError> {
+    match health.role {
+        Role::Primary => Ok(health),
+        _ => {
+            let what = format!("broker {} is a replica and takes no writes", home.0);
+            Err(BrokerError::new(Kind::Unavailable, what))
+        }
+    }
+}

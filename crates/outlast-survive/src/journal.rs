@@ -1,0 +1,161 @@
+//! The journal: an outcome that the broker cannot take is on this machine's disk when it is answered, and is
+//! applied later. Nothing that finished runs again because the broker was away (law L2).
+//!
+//! Reconcile, then claim (law L8): after an outage no task of a queue is claimed before the outcomes that this
+//! process has journaled for it were reported, and none while the journal has no room for another one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use outlast_core::{
+    Broker, BrokerError, Claims, Kind, QueueName, SettleVerdict, Settled, Settlement, Stamp,
+    Timestamp, Want,
+};
+use tokio::time::Instant;
+
+use crate::keep::{Keeper, Offer, Offered};
+use crate::layer::layer;
+use crate::spool::{Kept, Spool, SpoolError, Store};
+use crate::verb::{Settlements, Verb as _};
+
+/// How long a claim waits for the journal to be replayed. Then it says so; its caller comes again.
+const REPLAY_MAX: Duration = Duration::from_secs(5);
+
+/// How often it looks: another process may be the one that replays.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// When outcomes are journaled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JournalMode {
+    /// When the broker does not take them: covers outages. A process that is killed between the end of a run
+    /// and the broker's answer leaves that run unreported, and it runs again.
+    #[default]
+    OnFailure,
+    /// Before they are sent: covers `kill -9` at any moment, for one fsync a batch.
+    Always,
+}
+
+/// Stores settlements that cannot be delivered.
+pub struct Journal {
+    below: Arc<dyn Broker>,
+    keeper: Keeper,
+    mode: JournalMode,
+    /// Per queue the last item that must have gone before the next claim.
+    owed: Mutex<HashMap<QueueName, i64>>,
+}
+
+layer! { Journal, hands through [enqueue rest],
+    async fn claim(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        want: &Want,
+    ) -> Result<Claims, BrokerError> {
+        self.reconcile(queue).await?;
+        self.below.claim(queue, stamp, now, want).await
+    }
+
+    async fn settle(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        settlements: Arc<[Settlement]>,
+    ) -> Result<Settled, BrokerError> {
+        let count = settlements.len();
+        let offer = Offer { queue: queue.clone(), stamp, now, items: settlements };
+        let offered = match self.mode {
+            JournalMode::OnFailure => self.keeper.offer::<Settlements>(offer).await?,
+            JournalMode::Always => self.journal_first(offer).await?,
+        };
+        match offered {
+            Offered::Answered(answer) => {
+                Ok(Settled { verdicts: answer.verdicts, lost: answer.lost })
+            }
+            Offered::Kept(kept) => {
+                self.owe(queue, &kept);
+                Ok(Settled { verdicts: vec![SettleVerdict::Journaled; count], lost: None })
+            }
+        }
+    }
+}
+
+impl Journal {
+    pub(crate) fn new(keeper: Keeper, mode: JournalMode) -> Result<Self, SpoolError> {
+        // What a process before this one has left is owed too.
+        let owed = keeper.spool.last_items(Store::Journal)?;
+        Ok(Self { below: keeper.below.clone(), keeper, mode, owed: Mutex::new(owed) })
+    }
+
+    /// On the disk first, then to the broker; the record goes when it is answered.
+    async fn journal_first(
+        &self,
+        offer: Offer<Settlements>,
+    ) -> Result<Offered<Settlements>, BrokerError> {
+        let kept = match self.keeper.keep(&offer, Some(offer.stamp)).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                tracing::warn!(%error, "could not journal before settling: the broker is asked at once");
+                return self.keeper.offer(offer).await;
+            }
+        };
+        let Offer { queue, stamp, now, items } = offer;
+        let sent = Settlements::send(self.below.clone(), queue, stamp, now, items);
+        let result = match tokio::time::timeout(self.keeper.patience, sent).await {
+            Ok(result) => result,
+            Err(_) => return Ok(Offered::Kept(kept)),
+        };
+        let is_open = result.as_ref().is_err_and(|error| match error.kind() {
+            Kind::Unavailable | Kind::Busy | Kind::Misconfigured | Kind::Ambiguous => true,
+            Kind::Rejected | Kind::Corrupt | Kind::Superseded => false,
+        });
+        if is_open {
+            return Ok(Offered::Kept(kept));
+        }
+        if let Some(batch) = kept.batch
+            && let Err(error) = self.keeper.spool.answered(batch, now, Vec::new()).await
+        {
+            tracing::warn!(%error, "an answered outcome stays in the journal and is repeated");
+        }
+        result.map(Offered::Answered)
+    }
+
+    fn owe(&self, queue: &QueueName, kept: &Kept) {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = owed.entry(queue.clone()).or_default();
+        *last = kept.last.max(*last);
+    }
+
+    fn owes(&self, queue: &QueueName) -> Option<i64> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied()
+    }
+
+    /// Waits until what is owed to the queue has been reported.
+    async fn reconcile(&self, queue: &QueueName) -> Result<(), BrokerError> {
+        let Some(last) = self.owes(queue) else { return Ok(()) };
+        let until = Instant::now() + REPLAY_MAX;
+        while self.spool().holds(Store::Journal, queue, last).map_err(unseen)? {
+            if Instant::now() >= until {
+                let what = format!("outcomes of queue {queue} are still in the journal");
+                return Err(BrokerError::new(Kind::Busy, what));
+            }
+            self.spool().room(LOOK_EVERY).await;
+        }
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        if owed.get(queue) == Some(&last) {
+            owed.remove(queue);
+        }
+        Ok(())
+    }
+
+    fn spool(&self) -> &Spool {
+        &self.keeper.spool
+    }
+}
+
+fn unseen(error: SpoolError) -> BrokerError {
+    let what = "could not see whether outcomes wait in the journal";
+    BrokerError::new(Kind::Busy, what).with_source(error)
+}

@@ -1,0 +1,185 @@
+//! Try below, and keep what could not be delivered: what the outbox and the journal have in common.
+//!
+//! | the layer below | the items |
+//! |---|---|
+//! | answers | are its business |
+//! | Unavailable, Busy, Misconfigured: nothing was applied | are stored without a number |
+//! | Ambiguous, or no answer in time: any of it may be applied | are stored with the stamp they were sent under |
+//! | Rejected, Corrupt, Superseded | are the caller's again: sending them later would help nobody |
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outlast_core::{Broker, BrokerError, Kind, QueueName, Stamp, Timestamp};
+use tokio::time::Instant;
+
+use crate::event::{Counter, Event, Events};
+use crate::report::Report;
+use crate::spool::{Kept, Parcel, Spool, SpoolError, SpoolErrorKind, Store, WhenFull};
+use crate::verb::{Answer, Verb};
+
+/// How often a caller that waits for room looks whether another process has made some.
+const LOOK_FOR_ROOM: Duration = Duration::from_millis(100);
+
+/// What a store needs to try and to keep.
+#[derive(Clone)]
+pub(crate) struct Keeper {
+    pub(crate) below: Arc<dyn Broker>,
+    pub(crate) spool: Spool,
+    pub(crate) events: Arc<Events>,
+    /// How long a caller waits for the broker before its items are stored while the call goes on.
+    pub(crate) patience: Duration,
+}
+
+/// A batch of one queue, as it was handed in.
+pub(crate) struct Offer<V: Verb> {
+    pub(crate) queue: QueueName,
+    pub(crate) stamp: Stamp,
+    pub(crate) now: Timestamp,
+    pub(crate) items: Arc<[V::Item]>,
+}
+
+impl<V: Verb> Clone for Offer<V> {
+    fn clone(&self) -> Self {
+        let (queue, items) = (self.queue.clone(), self.items.clone());
+        Self { queue, stamp: self.stamp, now: self.now, items }
+    }
+}
+
+/// What came of an offer.
+pub(crate) enum Offered<V: Verb> {
+    Answered(Answer<V::Verdict>),
+    Kept(Kept),
+}
+
+/// Neither the broker nor the spool would have it: the error of a caller whose task is not safe. The kind is the
+/// broker's, because it says what may have happened; this is its source.
+#[derive(Debug, thiserror::Error)]
+#[error("{broker}; and it could not be stored instead: {spool}")]
+pub struct NotStored {
+    /// Why the broker did not take it.
+    pub broker: BrokerError,
+    /// Why the spool did not take it.
+    #[source]
+    pub spool: SpoolError,
+}
+
+type Call<V> = Pin<
+    Box<dyn Future<Output = Result<Answer<<V as Verb>::Verdict>, BrokerError>> + Send + 'static>,
+>;
+
+impl Keeper {
+    /// Tries below; what cannot be delivered is on the disk when this answers.
+    pub(crate) async fn offer<V: Verb>(&self, offer: Offer<V>) -> Result<Offered<V>, BrokerError> {
+        let mut call = self.call(&offer);
+        let Ok(result) = tokio::time::timeout(self.patience, &mut call).await else {
+            return self.keep_late(offer, call).await;
+        };
+        let error = match result {
+            Ok(answer) => return Ok(Offered::Answered(answer)),
+            Err(error) => error,
+        };
+        let stamp = match error.kind() {
+            Kind::Unavailable | Kind::Busy | Kind::Misconfigured => None,
+            Kind::Ambiguous => Some(offer.stamp),
+            Kind::Rejected | Kind::Corrupt | Kind::Superseded => return Err(error),
+        };
+        let kept = self.keep(&offer, stamp).await;
+        kept.map(Offered::Kept).map_err(|spool| not_stored::<V>(error, spool))
+    }
+
+    fn call<V: Verb>(&self, offer: &Offer<V>) -> Call<V> {
+        let Offer { queue, stamp, now, items } = offer.clone();
+        V::send(self.below.clone(), queue, stamp, now, items)
+    }
+
+    /// The answer is late: the items are stored as ambiguous while the call goes on. If it answers, they go
+    /// from the spool; if not, they are repeated under the same stamp, and the broker knows.
+    async fn keep_late<V: Verb>(
+        &self,
+        offer: Offer<V>,
+        call: Call<V>,
+    ) -> Result<Offered<V>, BrokerError> {
+        match self.keep(&offer, Some(offer.stamp)).await {
+            Ok(kept) => {
+                if let Some(batch) = kept.batch {
+                    tokio::spawn(self.clone().follow::<V>(offer, batch, call));
+                }
+                Ok(Offered::Kept(kept))
+            }
+            // It is not safe on this side, so its caller has to wait for the other one.
+            Err(spool) => match call.await {
+                Ok(answer) => Ok(Offered::Answered(answer)),
+                Err(error) => Err(not_stored::<V>(error, spool)),
+            },
+        }
+    }
+
+    async fn follow<V: Verb>(self, offer: Offer<V>, batch: i64, call: Call<V>) {
+        // After an error the batch stays where it is and is repeated.
+        let Ok(answer) = call.await else { return };
+        let report = Report::of::<V>(&offer.items, answer.verdicts);
+        // Its items have no numbers here: what was refused stays with the drain, which gets the same answer.
+        if report.has_refused() {
+            return;
+        }
+        match self.spool.answered(batch, offer.now, Vec::new()).await {
+            Ok(true) => report.tell(&self.events, V::STORE, &offer.queue),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, "an answered batch stays in the spool and is repeated")
+            }
+        }
+    }
+
+    /// Stores a batch, as its store's policy says.
+    pub(crate) async fn keep<V: Verb>(
+        &self,
+        offer: &Offer<V>,
+        stamp: Option<Stamp>,
+    ) -> Result<Kept, SpoolError> {
+        let parcel = Parcel {
+            store: V::STORE,
+            queue: offer.queue.clone(),
+            now: offer.now,
+            durability: offer.stamp.durability,
+            stamp,
+            items: offer.items.iter().map(V::item).collect(),
+        };
+        let kept = self.store(parcel).await?;
+        if !kept.dropped.is_empty() {
+            let (queue, ids) = (offer.queue.clone(), kept.dropped.clone());
+            self.events.tell(Event::Dropped { queue, ids });
+        }
+        let counter = match V::STORE {
+            Store::Outbox => Counter::Stored,
+            Store::Journal => Counter::Journaled,
+        };
+        self.events.add(counter, offer.items.len());
+        Ok(kept)
+    }
+
+    async fn store(&self, parcel: Parcel) -> Result<Kept, SpoolError> {
+        let WhenFull::Block(at_most) = self.spool.limits().when_full else {
+            return self.spool.store(parcel).await;
+        };
+        let until = Instant::now() + at_most;
+        loop {
+            match self.spool.store(parcel.clone()).await {
+                Err(full) if full.kind() == SpoolErrorKind::Full && Instant::now() < until => {
+                    self.spool.room(LOOK_FOR_ROOM).await;
+                }
+                stored => return stored,
+            }
+        }
+    }
+}
+
+pub(crate) fn not_stored<V: Verb>(broker: BrokerError, spool: SpoolError) -> BrokerError {
+    let what = match V::STORE {
+        Store::Outbox => "could not enqueue",
+        Store::Journal => "could not settle",
+    };
+    BrokerError::new(broker.kind(), what).with_source(NotStored { broker, spool })
+}

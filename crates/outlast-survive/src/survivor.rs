@@ -1,0 +1,173 @@
+//! The assembly: which layer stands over which, and how they are looked at.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outlast_core::Broker;
+use tokio::sync::broadcast;
+
+use crate::Clock;
+use crate::breaker::{Breaker, Class, HomeStatus};
+use crate::drain::Drain;
+use crate::event::{Counts, Event, Events};
+use crate::journal::{Journal, JournalMode};
+use crate::keep::Keeper;
+use crate::outbox::Outbox;
+use crate::spool::{Spool, SpoolError, SpoolLimits, Store, Waiting};
+
+/// How long a producer waits for the broker before its task is stored instead: no caller notices a quarter of
+/// a second, and a broker that is well needs a hundredth of it.
+const ENQUEUE_PATIENCE: Duration = Duration::from_millis(250);
+
+/// The same for an outcome, for which nobody waits but the end of the process.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How to survive.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The spool's file, shared by all processes of this machine that use the same broker. Its folder must
+    /// exist.
+    pub spool: PathBuf,
+    /// How large outbox and journal may become.
+    pub limits: SpoolLimits,
+    /// When outcomes are journaled.
+    pub journal: JournalMode,
+    /// How long an enqueue waits for the broker before it is stored.
+    pub patience: Duration,
+    /// What tells the time.
+    pub clock: Clock,
+}
+
+impl Config {
+    /// The defaults, with this spool.
+    #[must_use]
+    pub fn new(spool: impl Into<PathBuf>, clock: Clock) -> Self {
+        Self {
+            spool: spool.into(),
+            limits: SpoolLimits::default(),
+            journal: JournalMode::default(),
+            patience: ENQUEUE_PATIENCE,
+            clock,
+        }
+    }
+}
+
+/// A broker that outlives its outages.
+pub struct Survivor {
+    outbox: Arc<Outbox>,
+    journal: Arc<Journal>,
+    breaker: Arc<Breaker>,
+    spool: Spool,
+    events: Arc<Events>,
+    drain: Arc<Drain>,
+    draining: tokio::task::JoinHandle<()>,
+}
+
+/// How everything is, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// The homes that were met.
+    pub homes: Vec<HomeStatus>,
+    /// What waits in the outbox, of all processes.
+    pub outbox: Waiting,
+    /// What waits in the journal, of all processes.
+    pub journal: Waiting,
+    /// Tasks a second that the outbox delivers at most, at present.
+    pub drain_rate: f64,
+    /// What happened in this process.
+    pub counts: Counts,
+}
+
+impl Status {
+    /// How long the outbox takes to be empty at the present rate, if the broker is there.
+    #[must_use]
+    pub fn eta(&self) -> Duration {
+        Duration::from_secs_f64(self.outbox.items as f64 / self.drain_rate.max(1.0))
+    }
+}
+
+/// Puts the layers over a broker: the outbox over the journal over the breaker. Blocks on the disk while the
+/// spool is opened.
+///
+/// # Panics
+/// Outside a tokio runtime: what was stored is delivered by a task of it.
+///
+/// # Errors
+/// [`SpoolError`] if the spool cannot be opened; its kind says what somebody has to do.
+pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolError> {
+    let (clock, events) = (config.clock, Arc::new(Events::new()));
+    let spool = Spool::open(config.spool, config.limits)?;
+    let keeper = |below: Arc<dyn Broker>, patience| {
+        let (spool, events) = (spool.clone(), events.clone());
+        Keeper { below, spool, events, patience }
+    };
+
+    let breaker = Breaker::new(broker, clock.clone(), events.clone());
+    let journal = Journal::new(keeper(breaker.clone(), SETTLE_PATIENCE), config.journal)?;
+    let journal = Arc::new(journal);
+    let outbox = Outbox::new(journal.clone(), keeper(journal.clone(), config.patience));
+
+    let ends = (breaker.clone() as Arc<dyn Broker>, breaker.clone());
+    let drain = Arc::new(Drain::new(ends, spool.clone(), events.clone(), clock));
+    let draining = tokio::spawn(drain.clone().run());
+    Ok(Survivor { outbox: Arc::new(outbox), journal, breaker, spool, events, drain, draining })
+}
+
+impl Drop for Survivor {
+    fn drop(&mut self) {
+        self.draining.abort();
+    }
+}
+
+impl std::fmt::Debug for Survivor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Survivor").field("breaker", &self.breaker).finish_non_exhaustive()
+    }
+}
+
+impl Survivor {
+    /// The broker with all layers: enqueues and outcomes are stored when it is away.
+    #[must_use]
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        self.outbox.clone()
+    }
+
+    /// The broker without the outbox: enqueues fail when it is away.
+    #[must_use]
+    pub fn failing(&self) -> Arc<dyn Broker> {
+        self.journal.clone()
+    }
+
+    /// Waits until enqueues of this queue would reach the broker. Safe to drop.
+    pub async fn until_up(&self, queue: &outlast_core::QueueName) {
+        let home = self.breaker.home(queue);
+        self.breaker.until_admits(&home, Class::Produce).await;
+    }
+
+    /// What happens from now on. A listener that is too slow misses the oldest, and is told how many.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.listen()
+    }
+
+    /// The store on disk.
+    #[must_use]
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// How everything is.
+    ///
+    /// # Errors
+    /// [`SpoolError`] if the spool cannot be read.
+    pub fn status(&self) -> Result<Status, SpoolError> {
+        Ok(Status {
+            homes: self.breaker.status(),
+            outbox: self.spool.waiting(Store::Outbox)?,
+            journal: self.spool.waiting(Store::Journal)?,
+            drain_rate: self.drain.rate(),
+            counts: self.events.counts(),
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! The breaker: a sick broker is left in peace, and found again soon.
+
+use std::time::Duration;
+
+use outlast_core::{Kind, Role};
+use outlast_survive::{CircuitState, Event};
+use outlast_testkit::fault::{Fault, Verb};
+use tokio::time::Instant;
+
+use crate::kit::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_down_gets_two_commands_a_second_whatever_is_asked_of_it() {
+    let bed = Bed::new();
+    bed.down(Fault::Before(Kind::Unavailable));
+    let failing = bed.survivor.failing();
+    for _ in 0..10 {
+        let _ = enqueue(&*failing, "q", NOW, &["a"]).await;
+    }
+    let verbs = [Verb::Enqueue, Verb::Claim, Verb::Settle, Verb::Health];
+    let commands = || verbs.iter().map(|verb| bed.faults.calls(*verb)).sum::<u64>();
+    assert_eq!(commands(), 5, "then it opened");
+    let (before, begun) = (commands(), Instant::now());
+    while begun.elapsed() < Duration::from_secs(60) {
+        for _ in 0..100 {
+            let _ = enqueue(&*failing, "q", NOW, &["a"]).await;
+        }
+        tokio::time::advance(Duration::from_millis(50)).await;
+    }
+    let seconds = begun.elapsed().as_secs();
+    let sent = commands() - before;
+    assert!((20..=2 * seconds).contains(&sent), "{sent} commands in {seconds} s");
+}
+
+#[tokio::test]
+async fn one_event_goes_down_and_one_comes_up_with_the_time_between() {
+    let bed = Bed::new();
+    let mut events = bed.survivor.events();
+    bed.down(Fault::Before(Kind::Unavailable));
+    let failing = bed.survivor.failing();
+    for _ in 0..10 {
+        let _ = enqueue(&*failing, "q", NOW, &["a"]).await;
+        let _ = failing.claim(&queue("q"), stamp(), NOW, &want(1)).await;
+    }
+    let Ok(Event::Down { kind, reason, .. }) = events.recv().await else { panic!("goes down") };
+    assert_eq!(kind, Kind::Unavailable);
+    assert!(reason.contains("planned fault"), "{reason}");
+    let homes = bed.status().homes;
+    assert_eq!((homes[0].produce, homes[0].consume), (CircuitState::Open, CircuitState::Open));
+    bed.time.fetch_add(8_100, std::sync::atomic::Ordering::SeqCst);
+    bed.faults.heal();
+    let up = tokio::time::timeout(Duration::from_secs(6), events.recv()).await.expect("soon");
+    let Ok(Event::Up { after, .. }) = up else { panic!("comes up, not {up:?}") };
+    assert_eq!(after, Duration::from_millis(8_100));
+    assert!(events.is_empty(), "two classes are one outage");
+}
+
+#[tokio::test]
+async fn the_first_success_comes_within_three_seconds_of_the_brokers_return() {
+    let bed = Bed::new();
+    bed.down(Fault::Before(Kind::Unavailable));
+    for n in 0..10 {
+        bed.enqueue(&[&format!("t{n}")]).await.expect("is stored");
+    }
+    // Some probes have failed, so that the pauses are as long as they get.
+    bed.until("five probes", |_| bed.faults.calls(Verb::Health) >= 5).await;
+    bed.faults.heal();
+    let back = Instant::now();
+    bed.until("the first task is delivered", |status| status.counts.delivered > 0).await;
+    assert!(back.elapsed() < Duration::from_secs(3), "{:?}", back.elapsed());
+}
+
+#[tokio::test]
+async fn a_broker_without_memory_for_new_tasks_still_hands_out_and_settles() {
+    let bed = Bed::new();
+    bed.enqueue(&["a"]).await.expect("answers");
+    bed.faults.always(Verb::Enqueue, Fault::Busy);
+    let failing = bed.survivor.failing();
+    for _ in 0..10 {
+        let _ = enqueue(&*failing, "q", NOW, &["b"]).await;
+    }
+    assert_ne!(bed.status().homes[0].produce, CircuitState::Closed);
+    let claimed = bed.claim(1).await;
+    assert_eq!(bed.done(&claimed[0]).await, outlast_core::SettleVerdict::Applied);
+    assert_eq!(bed.status().homes[0].consume, CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn a_call_that_hangs_counts_before_it_ends() {
+    let bed = Bed::new();
+    bed.faults.script(Verb::Enqueue, vec![Some(Fault::Hang); 5]);
+    let failing = bed.survivor.failing();
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..5 {
+        let failing = failing.clone();
+        calls.spawn(async move { enqueue(&*failing, "q", NOW, &[&format!("t{n}")]).await });
+    }
+    bed.until("the breaker opens", |status| {
+        status.homes.first().is_some_and(|home| home.produce != CircuitState::Closed)
+    })
+    .await;
+    bed.faults.release();
+    for answer in calls.join_all().await {
+        answer.expect("the call itself goes on");
+    }
+    assert_eq!(bed.pending().await.len(), 5);
+}
+
+#[tokio::test]
+async fn looking_after_a_home_passes_whatever_its_breaker_says() {
+    let bed = Bed::new();
+    let broker = bed.survivor.broker();
+    let health = broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    assert_eq!(health.role, Role::Primary);
+}

@@ -1,0 +1,58 @@
+//! The journal: what finished while the broker was away is reported afterwards, before anything is claimed.
+
+use outlast_core::{Kind, SettleVerdict};
+use outlast_survive::JournalMode;
+use outlast_testkit::fault::{Fault, Verb};
+
+use crate::kit::*;
+
+#[tokio::test]
+async fn outcomes_of_an_outage_are_journaled_and_applied_before_the_next_claim() {
+    for kind in [Kind::Unavailable, Kind::Busy, Kind::Ambiguous] {
+        let bed = Bed::new();
+        bed.enqueue(&["a", "b", "c"]).await.expect("answers");
+        let claimed = bed.claim(2).await;
+        bed.down(Fault::Before(kind));
+        for task in &claimed {
+            assert_eq!(bed.done(task).await, SettleVerdict::Journaled, "{kind}");
+        }
+        assert_eq!(bed.status().journal.items, 2);
+        bed.faults.heal();
+        bed.until("the breaker lets claims pass", |status| {
+            status.homes.iter().all(|home| home.outage.is_none())
+        })
+        .await;
+        let next = bed.claim(10).await;
+        assert_eq!(bed.status().journal.items, 0, "{kind}: reported before the claim");
+        let ids: Vec<_> = next.iter().map(|claimed| claimed.task.id.as_str()).collect();
+        assert_eq!(ids, ["c"], "{kind}");
+        assert_eq!(bed.status().counts.applied, 2, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_outcome_whose_reply_was_lost_is_applied_once_and_is_no_lost_lease() {
+    let bed = Bed::new();
+    bed.enqueue(&["a"]).await.expect("answers");
+    let claimed = bed.claim(1).await;
+    bed.faults.script(Verb::Settle, [Some(Fault::After)]);
+    assert_eq!(bed.done(&claimed[0]).await, SettleVerdict::Journaled);
+    bed.delivered().await;
+    let counts = bed.status().counts;
+    assert_eq!((counts.applied, counts.lease_lost), (1, 0));
+}
+
+#[tokio::test]
+async fn an_outcome_that_is_journaled_first_leaves_the_journal_when_it_is_applied() {
+    let bed = Bed::with(|config| config.journal = JournalMode::Always);
+    bed.enqueue(&["a", "b"]).await.expect("answers");
+    let claimed = bed.claim(2).await;
+    assert_eq!(bed.done(&claimed[0]).await, SettleVerdict::Applied);
+    assert_eq!(bed.status().journal.items, 0);
+    bed.down(Fault::Before(Kind::Unavailable));
+    assert_eq!(bed.done(&claimed[1]).await, SettleVerdict::Journaled);
+    bed.faults.heal();
+    bed.delivered().await;
+    assert!(bed.pending().await.is_empty());
+    assert_eq!(bed.status().counts.applied, 1);
+}

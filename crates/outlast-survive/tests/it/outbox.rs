@@ -1,0 +1,223 @@
+//! The outbox: what was accepted while the broker was away reaches it, in order, once.
+
+use std::time::Duration;
+
+use outlast_core::{EnqueueVerdict, Kind};
+use outlast_survive::{Event, NotStored, SpoolError, SpoolErrorKind, WhenFull};
+use outlast_testkit::fault::{Fault, Verb};
+
+use crate::kit::*;
+
+#[tokio::test]
+async fn while_the_broker_is_well_nothing_is_stored_and_its_answers_are_handed_through() {
+    let bed = Bed::new();
+    let verdicts = bed.enqueue(&["a", "b", "a"]).await.expect("answers");
+    assert!(matches!(verdicts[0], EnqueueVerdict::Accepted { .. }), "{verdicts:?}");
+    assert_eq!(verdicts[2], EnqueueVerdict::IdConflict);
+    assert_eq!(bed.status().counts.stored, 0);
+    assert_eq!(bed.pending().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn tasks_of_an_outage_are_stored_and_reach_the_broker_once_and_in_order() {
+    for kind in [Kind::Unavailable, Kind::Busy, Kind::Misconfigured, Kind::Ambiguous] {
+        let bed = Bed::new();
+        bed.down(Fault::Before(kind));
+        let ids: Vec<String> = (0..20).map(|n| format!("t{n:02}")).collect();
+        for id in &ids {
+            let verdicts = bed.enqueue(&[id]).await.expect("is stored");
+            assert_eq!(verdicts, [EnqueueVerdict::Stored], "{kind}");
+        }
+        assert_eq!(bed.status().outbox.items, 20, "{kind}");
+        assert!(bed.pending().await.is_empty());
+        bed.faults.heal();
+        bed.delivered().await;
+        assert_eq!(bed.pending().await, ids, "{kind}");
+        assert_eq!(bed.status().counts.delivered, 20, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_task_whose_reply_was_lost_is_not_stored_twice_nor_called_a_conflict() {
+    let bed = Bed::new();
+    bed.faults.script(Verb::Enqueue, [Some(Fault::After)]);
+    assert_eq!(bed.enqueue(&["a"]).await.expect("is stored"), [EnqueueVerdict::Stored]);
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["a"]);
+    let counts = bed.status().counts;
+    assert_eq!((counts.delivered, counts.id_conflicts), (1, 0));
+}
+
+#[tokio::test]
+async fn a_task_that_ran_before_its_lost_reply_was_repeated_does_not_run_again() {
+    let bed = Bed::new();
+    bed.faults.script(Verb::Enqueue, [Some(Fault::After)]);
+    bed.faults.always(Verb::Enqueue, Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["a"]).await.expect("is stored");
+    let claimed = bed.claim(1).await;
+    bed.done(&claimed[0]).await;
+    bed.faults.heal();
+    bed.delivered().await;
+    assert!(bed.pending().await.is_empty(), "it is done and gone");
+    assert_eq!(bed.status().counts.id_conflicts, 0);
+}
+
+#[tokio::test]
+async fn an_enqueue_that_takes_too_long_is_stored_and_leaves_the_spool_when_it_answers() {
+    let bed = Bed::with(|config| config.patience = Duration::from_millis(20));
+    bed.faults.script(Verb::Enqueue, [Some(Fault::Hang)]);
+    // The drain would deliver it while the call hangs.
+    bed.faults.always(Verb::Enqueue, Fault::Before(Kind::Unavailable));
+    assert_eq!(bed.enqueue(&["a"]).await.expect("is stored"), [EnqueueVerdict::Stored]);
+    assert_eq!(bed.status().outbox.items, 1);
+    bed.faults.release();
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["a"]);
+}
+
+#[tokio::test]
+async fn a_task_never_overtakes_one_that_another_process_has_stored() {
+    let bed = Bed::new();
+    let other = bed.neighbour();
+    bed.faults.script(Verb::Enqueue, [Some(Fault::Before(Kind::Unavailable))]);
+    let hold = bed.survivor.spool().path().with_extension("db.drain");
+    // Nobody drains while the test holds the right to.
+    let right = std::fs::File::create(hold).expect("opens");
+    right.lock().expect("is free");
+    enqueue(&*other.broker(), "q", bed.now(), &["first"]).await.expect("is stored");
+    let second = bed.enqueue(&["second"]).await.expect("is stored");
+    assert_eq!(second, [EnqueueVerdict::Stored], "though the broker is well");
+    drop(right);
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["first", "second"]);
+    assert!(matches!(
+        bed.enqueue(&["third"]).await.expect("answers")[0],
+        EnqueueVerdict::Accepted { .. }
+    ));
+}
+
+#[tokio::test]
+async fn what_was_stored_outlives_the_process() {
+    let bed = Bed::new();
+    bed.down(Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["a", "b"]).await.expect("is stored");
+    let Bed { faults, model, survivor, time, folder } = bed;
+    drop(survivor);
+    faults.heal();
+    let bed =
+        Bed { survivor: Bed::reopen(&faults, folder.path(), &time), faults, model, time, folder };
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn duplicates_conflicts_and_refused_tasks_are_told_one_by_one() {
+    let bed = Bed::new();
+    bed.enqueue(&["taken"]).await.expect("answers");
+    let mut events = bed.survivor.events();
+    bed.down(Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["taken", "fine"]).await.expect("is stored");
+    bed.faults.heal();
+    let id = event(&mut events, |event| match event {
+        Event::IdConflict { id, .. } => Some(id),
+        _ => None,
+    });
+    assert_eq!(id.await, "taken");
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["taken", "fine"]);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_refused_as_a_whole_is_delivered_but_for_its_bad_task() {
+    let bed = Bed::new();
+    bed.down(Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["a", "b", "c"]).await.expect("is stored");
+    bed.faults.heal();
+    // The whole batch, then the first alone; the others pass.
+    let refused = Some(Fault::Before(Kind::Rejected));
+    bed.faults.script(Verb::Enqueue, [refused, refused, None, None]);
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["b", "c"]);
+    let put_away = bed.survivor.spool().quarantine(outlast_survive::Store::Outbox).expect("lists");
+    assert_eq!(put_away.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["a"]);
+    assert!(bed.survivor.spool().retry(put_away[0].id, bed.now()).await.expect("is there"));
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["b", "c", "a"]);
+}
+
+#[tokio::test]
+async fn a_task_whose_deadline_passed_in_the_outbox_is_told_and_kept_but_not_delivered() {
+    let bed = Bed::new();
+    bed.down(Fault::Before(Kind::Unavailable));
+    let mut late = outlast_testkit::conformance::task("late");
+    late.deadline = Some(NOW.plus(Duration::from_secs(5)));
+    let broker = bed.survivor.broker();
+    broker.enqueue(&queue("q"), stamp(), NOW, [late].into()).await.expect("is stored");
+    bed.enqueue(&["in time"]).await.expect("is stored");
+    bed.time.fetch_add(60_000, std::sync::atomic::Ordering::SeqCst);
+    let mut events = bed.survivor.events();
+    bed.faults.heal();
+    let why = event(&mut events, |event| match event {
+        Event::Quarantined { id, why, .. } if id == "late" => Some(why),
+        _ => None,
+    });
+    assert!(why.await.contains("has passed"));
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["in time"]);
+    assert_eq!(bed.status().outbox.quarantined, 1);
+}
+
+fn source(error: &dyn std::error::Error) -> Option<SpoolErrorKind> {
+    let not_stored = error.source()?.downcast_ref::<NotStored>()?;
+    Some(SpoolError::kind(&not_stored.spool))
+}
+
+#[tokio::test]
+async fn a_full_outbox_refuses_with_the_brokers_kind_and_its_own_reason() {
+    let bed = Bed::with(|config| config.limits.items_max = 2);
+    bed.down(Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["a", "b"]).await.expect("is stored");
+    let error = bed.enqueue(&["c"]).await.expect_err("there is no room");
+    assert_eq!(source(&error), Some(SpoolErrorKind::Full), "{error}");
+    assert!(error.to_string().contains("2 items of"), "{error}");
+    bed.faults.heal();
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn an_outbox_that_may_wait_has_room_once_something_was_delivered() {
+    let bed = Bed::with(|config| {
+        config.limits.items_max = 1;
+        config.limits.when_full = WhenFull::Block(SOON);
+    });
+    bed.down(Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["a"]).await.expect("is stored");
+    let waiting = bed.enqueue(&["b"]);
+    let healing = async {
+        bed.faults.heal();
+    };
+    let (waited, ()) = tokio::join!(waiting, healing);
+    assert_eq!(waited.expect("found room"), [EnqueueVerdict::Stored]);
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn an_outbox_that_may_drop_its_oldest_tasks_says_which() {
+    let bed = Bed::with(|config| {
+        config.limits.items_max = 20;
+        config.limits.when_full = WhenFull::DropOldest;
+    });
+    let mut events = bed.survivor.events();
+    bed.down(Fault::Before(Kind::Unavailable));
+    for n in 0..21 {
+        bed.enqueue(&[&format!("t{n}")]).await.expect("is stored");
+    }
+    let ids = event(&mut events, |event| match event {
+        Event::Dropped { ids, .. } => Some(ids),
+        _ => None,
+    });
+    assert_eq!(ids.await[0], "t0");
+    assert_eq!(bed.status().counts.dropped + bed.status().outbox.items, 21);
+}
