@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use outlast_core::{
-    Broker, BrokerError, Claim, ClaimedTask, Durability, EnqueueVerdict, Inspect, LeaseToken,
+    Broker, BrokerError, Claim, ClaimedTask, Durability, EnqueueVerdict, Inspect, Kind, LeaseToken,
     NewTask, Outcome, PageRequest, QueueName, Selector, SessionId, SettleVerdict, Settlement,
     Stamp, TaskState, Timestamp, Want,
 };
@@ -52,16 +52,23 @@ impl Bed {
         folder: &Path,
         time: &Arc<AtomicI64>,
     ) -> Survivor {
-        wrap(faults.clone(), config(folder.join("spool.db"), time)).expect("the spool opens")
+        Self::reopen_as(faults, folder, time, |_| {})
+    }
+
+    pub(crate) fn reopen_as(
+        faults: &Arc<FaultBroker>,
+        folder: &Path,
+        time: &Arc<AtomicI64>,
+        change: impl FnOnce(&mut Config),
+    ) -> Survivor {
+        let mut config = config(folder.join("spool.db"), time);
+        change(&mut config);
+        wrap(faults.clone(), config).expect("the spool opens")
     }
 
     /// Another process on the same spool and broker, as far as one process can play two.
     pub(crate) fn neighbour(&self) -> Survivor {
         Self::reopen(&self.faults, self.folder.path(), &self.time)
-    }
-
-    pub(crate) fn spool(&self) -> PathBuf {
-        self.folder.path().join("spool.db")
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -72,6 +79,16 @@ impl Bed {
     pub(crate) fn down(&self, fault: Fault) {
         for verb in [Verb::Enqueue, Verb::Claim, Verb::Settle, Verb::Extend, Verb::Health] {
             self.faults.always(verb, fault);
+        }
+    }
+
+    /// The broker is down, and the breaker knows it.
+    pub(crate) async fn broken(&self) {
+        self.down(Fault::Before(Kind::Unavailable));
+        let failing = self.survivor.failing();
+        while self.status().homes.iter().all(|home| home.outage.is_none()) {
+            let _ = enqueue(&*failing, "q", self.now(), &["nobody's"]).await;
+            let _ = failing.claim(&queue("q"), stamp(), self.now(), &want(1)).await;
         }
     }
 

@@ -1,6 +1,10 @@
 //! What the layers promise, over a model that fails on purpose.
 
 mod breaker;
+mod child;
+mod crash;
 mod journal;
 mod kit;
 mod outbox;
+mod random;
+mod spool;

@@ -1,0 +1,121 @@
+//! Processes that are killed: no step of a drain loses a task or runs one twice, and nothing that was
+//! acknowledged goes with its producer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use outlast_core::{
+    Broker, Claim, EnqueueVerdict, Kind, NewTask, Outcome, SettleVerdict, Settlement,
+};
+use outlast_survive::{Clock, Config, Spool, SpoolLimits, Store, Survivor, wrap};
+use outlast_testkit::fault::{Fault, FaultBroker, Verb};
+
+use crate::child::{Actor, broker};
+use crate::kit::*;
+
+/// A survivor whose broker is away, so that everything is stored.
+fn away(folder: &Path) -> Survivor {
+    let away = FaultBroker::new(Arc::new(broker(folder)));
+    for verb in [Verb::Enqueue, Verb::Settle, Verb::Health] {
+        away.always(verb, Fault::Before(Kind::Unavailable));
+    }
+    let config = Config::new(folder.join("spool.db"), Clock::new(|| NOW));
+    wrap(Arc::new(away), config).expect("the spool opens")
+}
+
+/// Runs what is there, so that a task that came twice would run twice.
+async fn work_off(folder: &Path, runs: &mut BTreeMap<String, u32>) {
+    let broker = broker(folder);
+    loop {
+        let claims = broker.claim(&queue("q"), stamp(), NOW, &want(256)).await.expect("claims");
+        if claims.claims.is_empty() {
+            return;
+        }
+        let mut settlements = Vec::new();
+        for claim in claims.claims {
+            let Claim::Task(claimed) = claim else { panic!("no groups here") };
+            *runs.entry(claimed.task.id.to_string()).or_default() += 1;
+            let outcome = Outcome::Done { result: None };
+            settlements.push(Settlement { lease: claimed.lease, outcome });
+        }
+        let settled = broker.settle(&queue("q"), stamp(), NOW, settlements.into()).await;
+        let verdicts = settled.expect("settles").verdicts;
+        assert!(verdicts.iter().all(|verdict| *verdict == SettleVerdict::Applied));
+    }
+}
+
+#[tokio::test]
+async fn a_drain_that_is_killed_between_any_two_steps_delivers_every_task_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids: Vec<String> = (0..600).map(|n| format!("t{n:03}")).collect();
+    let survivor = away(folder.path());
+    for batch in ids.chunks(200) {
+        let tasks: Arc<[NewTask]> =
+            batch.iter().map(|id| outlast_testkit::conformance::task(id)).collect();
+        let stored = survivor.broker().enqueue(&queue("q"), stamp(), NOW, tasks).await;
+        let verdicts = stored.expect("is stored").verdicts;
+        assert!(verdicts.iter().all(|verdict| *verdict == EnqueueVerdict::Stored));
+    }
+    drop(survivor);
+
+    // Each drain gets one step further than its predecessor was allowed to: it is killed before its first
+    // send, after it, before its second, and so on, until one is left in peace.
+    let (mut runs, mut kills) = (BTreeMap::new(), 0);
+    loop {
+        let mut drain = Actor::start("drain", folder.path());
+        let mut steps = kills % 4;
+        let ended = loop {
+            match drain.hear().as_deref() {
+                Some("empty") => break true,
+                None => panic!("the drain ended by itself"),
+                Some(_) if steps == 0 => break false,
+                Some(_) => {
+                    steps -= 1;
+                    drain.tell("go on");
+                }
+            }
+        };
+        drain.kill();
+        work_off(folder.path(), &mut runs).await;
+        if ended {
+            break;
+        }
+        kills += 1;
+    }
+    assert!(kills >= 4, "only {kills} were killed");
+    assert_eq!(runs.keys().cloned().collect::<Vec<_>>(), ids);
+    let twice: Vec<_> = runs.iter().filter(|(_, runs)| **runs != 1).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
+#[tokio::test]
+async fn nothing_that_was_stored_is_lost_when_its_producer_is_killed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut acknowledged = Vec::new();
+    for _ in 0..5 {
+        // Two producers on one spool at once.
+        let mut both = [0, 1].map(|_| Actor::start("producer", folder.path()));
+        for producer in &mut both {
+            for _ in 0..40 {
+                acknowledged.push(producer.hear().expect("it goes on"));
+            }
+        }
+        let [first, second] = both;
+        first.kill();
+        second.kill();
+    }
+    let spool = Spool::open(folder.path().join("spool.db"), SpoolLimits::default()).expect("opens");
+    let waiting = spool.waiting(Store::Outbox).expect("readable");
+    assert!(waiting.items >= acknowledged.len() as u64);
+    let survivor = wrap(
+        Arc::new(broker(folder.path())),
+        Config::new(folder.path().join("spool.db"), Clock::new(|| NOW)),
+    );
+    until(&survivor.expect("opens"), "all is delivered", |s| s.outbox.items == 0).await;
+    let mut runs = BTreeMap::new();
+    work_off(folder.path(), &mut runs).await;
+    let lost: Vec<_> = acknowledged.iter().filter(|id| runs.get(*id) != Some(&1)).collect();
+    assert!(lost.is_empty(), "{} of {}: {lost:?}", lost.len(), acknowledged.len());
+    assert!(runs.values().all(|runs| *runs == 1));
+}
