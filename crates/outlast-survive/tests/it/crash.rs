@@ -24,6 +24,17 @@ fn away(folder: &Path) -> Survivor {
     wrap(Arc::new(away), config).expect("the spool opens")
 }
 
+async fn store(folder: &Path, ids: &[String]) {
+    let survivor = away(folder);
+    for batch in ids.chunks(200) {
+        let task = |id: &String| outlast_testkit::conformance::task(id);
+        let tasks: Arc<[NewTask]> = batch.iter().map(task).collect();
+        let stored = survivor.broker().enqueue(&queue("q"), stamp(), NOW, tasks).await;
+        let verdicts = stored.expect("is stored").verdicts;
+        assert!(verdicts.iter().all(|verdict| *verdict == EnqueueVerdict::Stored));
+    }
+}
+
 /// Runs what is there, so that a task that came twice would run twice.
 async fn work_off(folder: &Path, runs: &mut BTreeMap<String, u32>) {
     let broker = broker(folder);
@@ -45,19 +56,17 @@ async fn work_off(folder: &Path, runs: &mut BTreeMap<String, u32>) {
     }
 }
 
-#[tokio::test]
-async fn a_drain_that_is_killed_between_any_two_steps_delivers_every_task_once() {
+/// Runs on a runtime of its own, which is gone afterwards with all its tasks, and what they had locked.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().expect("a runtime").block_on(future)
+}
+
+#[test]
+fn a_drain_that_is_killed_between_any_two_steps_delivers_every_task_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let ids: Vec<String> = (0..600).map(|n| format!("t{n:03}")).collect();
-    let survivor = away(folder.path());
-    for batch in ids.chunks(200) {
-        let tasks: Arc<[NewTask]> =
-            batch.iter().map(|id| outlast_testkit::conformance::task(id)).collect();
-        let stored = survivor.broker().enqueue(&queue("q"), stamp(), NOW, tasks).await;
-        let verdicts = stored.expect("is stored").verdicts;
-        assert!(verdicts.iter().all(|verdict| *verdict == EnqueueVerdict::Stored));
-    }
-    drop(survivor);
+    block_on(store(folder.path(), &ids));
 
     // Each drain gets one step further than its predecessor was allowed to: it is killed before its first
     // send, after it, before its second, and so on, until one is left in peace.
@@ -77,7 +86,7 @@ async fn a_drain_that_is_killed_between_any_two_steps_delivers_every_task_once()
             }
         };
         drain.kill();
-        work_off(folder.path(), &mut runs).await;
+        block_on(work_off(folder.path(), &mut runs));
         if ended {
             break;
         }
