@@ -38,4 +38,4 @@ pub use outbox::Outbox;
 pub use spool::{
     Quarantined, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Waiting, WhenFull,
 };
-pub use survivor::{Config, Status, Survivor, wrap};
+pub use survivor::{Config, OnOutage, Status, Survivor, wrap};

@@ -1,11 +1,13 @@
 //! The assembly: which layer stands over which, and how they are looked at.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use outlast_core::Broker;
+use outlast_core::{Broker, BrokerError, Enqueued, Kind, NewTask, QueueName, Stamp, Timestamp};
 use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::Clock;
 use crate::breaker::{Breaker, Class, HomeStatus};
@@ -53,6 +55,19 @@ impl Config {
     }
 }
 
+/// What becomes of an enqueue that the broker cannot take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnOutage {
+    /// It is stored on this machine's disk and delivered later.
+    #[default]
+    Store,
+    /// It fails at once, with what the broker answered.
+    Fail,
+    /// It waits for the broker, this long at most, and fails then.
+    Wait(Duration),
+}
+
 /// A broker that outlives its outages.
 pub struct Survivor {
     outbox: Arc<Outbox>,
@@ -61,7 +76,24 @@ pub struct Survivor {
     spool: Spool,
     events: Arc<Events>,
     drain: Arc<Drain>,
-    draining: tokio::task::JoinHandle<()>,
+    draining: Draining,
+}
+
+/// The task that delivers, for as long as this lives.
+struct Draining(Mutex<Option<JoinHandle<()>>>);
+
+impl Draining {
+    fn take(&self) -> Option<JoinHandle<()>> {
+        let task = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        task.abort();
+        Some(task)
+    }
+}
+
+impl Drop for Draining {
+    fn drop(&mut self) {
+        self.take();
+    }
 }
 
 /// How everything is, for people.
@@ -110,14 +142,8 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
 
     let ends = (breaker.clone() as Arc<dyn Broker>, breaker.clone());
     let drain = Arc::new(Drain::new(ends, spool.clone(), events.clone(), clock));
-    let draining = tokio::spawn(drain.clone().run());
+    let draining = Draining(Mutex::new(Some(tokio::spawn(drain.clone().run()))));
     Ok(Survivor { outbox: Arc::new(outbox), journal, breaker, spool, events, drain, draining })
-}
-
-impl Drop for Survivor {
-    fn drop(&mut self) {
-        self.draining.abort();
-    }
 }
 
 impl std::fmt::Debug for Survivor {
@@ -139,8 +165,61 @@ impl Survivor {
         self.journal.clone()
     }
 
+    /// Enqueues a batch as its caller wants it in an outage. Dropped, it leaves open whether the tasks are
+    /// stored.
+    ///
+    /// # Errors
+    /// What the broker answers, if the tasks are not safe; after a wait its kind is `Ambiguous` if any of the
+    /// attempts was.
+    pub async fn enqueue(
+        &self,
+        on_outage: OnOutage,
+        (queue, stamp): (&QueueName, Stamp),
+        now: Timestamp,
+        tasks: Arc<[NewTask]>,
+    ) -> Result<Enqueued, BrokerError> {
+        match on_outage {
+            OnOutage::Store => self.outbox.enqueue(queue, stamp, now, tasks).await,
+            OnOutage::Fail => self.journal.enqueue(queue, stamp, now, tasks).await,
+            OnOutage::Wait(at_most) => {
+                self.enqueue_within(at_most, (queue, stamp), now, tasks).await
+            }
+        }
+    }
+
+    /// Asks again, under the same stamp, whenever the breaker lets it pass.
+    async fn enqueue_within(
+        &self,
+        at_most: Duration,
+        (queue, stamp): (&QueueName, Stamp),
+        now: Timestamp,
+        tasks: Arc<[NewTask]>,
+    ) -> Result<Enqueued, BrokerError> {
+        let until = Instant::now() + at_most;
+        let mut is_open = false;
+        loop {
+            let error = match self.journal.enqueue(queue, stamp, now, tasks.clone()).await {
+                Ok(enqueued) => return Ok(enqueued),
+                Err(error) => error,
+            };
+            is_open |= error.kind() == Kind::Ambiguous;
+            let is_final = match error.kind() {
+                Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured => false,
+                Kind::Rejected | Kind::Corrupt | Kind::Superseded => true,
+            };
+            let waited = timeout_at(until, self.until_up(queue)).await;
+            if is_final || waited.is_err() || Instant::now() >= until {
+                return Err(match is_open {
+                    true => BrokerError::new(Kind::Ambiguous, "no attempt was answered")
+                        .with_source(error),
+                    false => error,
+                });
+            }
+        }
+    }
+
     /// Waits until enqueues of this queue would reach the broker. Safe to drop.
-    pub async fn until_up(&self, queue: &outlast_core::QueueName) {
+    pub async fn until_up(&self, queue: &QueueName) {
         let home = self.breaker.home(queue);
         self.breaker.until_admits(&home, Class::Produce).await;
     }
@@ -149,6 +228,14 @@ impl Survivor {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.listen()
+    }
+
+    /// Stops delivering, so that another process may go on at once. What waits stays on the disk.
+    pub async fn stop(&self) {
+        if let Some(task) = self.draining.take() {
+            // It was aborted: what it answers is that.
+            let _ = task.await;
+        }
     }
 
     /// The store on disk.

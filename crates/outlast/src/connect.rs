@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use outlast_core::{Broker, Fsck, Inspect, QueueName, Repair};
+use outlast_core::{
+    Broker, BrokerError, Enqueued, Fsck, Inspect, NewTask, QueueName, Repair, Stamp,
+};
+use outlast_survive::{OnOutage, Survivor};
 
 use crate::error::{Error, Result};
+use crate::survive::Survive;
 use crate::{Client, Clock, Inspector};
 
 /// A broker that was opened by its URL. Cheap to clone; clones share it.
@@ -23,6 +27,7 @@ pub struct Connection {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) inspect: Arc<dyn Inspect>,
     pub(crate) clock: Clock,
+    pub(crate) survivor: Option<Arc<Survivor>>,
     url: Arc<str>,
     closer: Closer,
 }
@@ -53,6 +58,72 @@ impl Connection {
     /// # Ok(()) }
     /// ```
     pub async fn open(url: &str) -> Result<Self> {
+        Self::open_as(url, Contact::Now).await
+    }
+
+    /// Opens the broker behind `url` so that its outages are outlived: tasks that it cannot take are stored
+    /// on this machine's disk, outcomes too, and both reach it when it is back. A server need not be there
+    /// yet; a URL that is wrong is told at once all the same.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`Connection::open`], and [`ErrorKind::Spool`](crate::ErrorKind::Spool) if the store on disk cannot
+    /// be opened.
+    ///
+    /// ```
+    /// use outlast::survive::Survive;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outlast::Result<()> {
+    /// # let folder = tempfile::tempdir().unwrap();
+    /// # let spool = folder.path().join("outbox.db");
+    /// // Nobody listens there, and the task is safe all the same.
+    /// let url = "redis://127.0.0.1:1";
+    /// let connection = outlast::Connection::surviving(url, Survive::new(spool)).await?;
+    /// let receipt = connection.client().enqueue(outlast::TaskRequest::raw("mail", "")).await?;
+    /// assert_eq!(receipt.verdict, outlast::Verdict::Stored);
+    /// # Ok(()) }
+    /// ```
+    pub async fn surviving(url: &str, survive: Survive) -> Result<Self> {
+        Self::open_as(url, Contact::Later).await?.survive(survive).await
+    }
+
+    /// The same connection, so that its outages are outlived; see [`Connection::surviving`]. The clock it has
+    /// now is the one that counts.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Spool`](crate::ErrorKind::Spool) if the store on disk cannot be opened.
+    pub async fn survive(mut self, survive: Survive) -> Result<Self> {
+        let survivor = Arc::new(survive.wrap(self.broker, self.clock.clone()).await?);
+        self.broker = survivor.broker();
+        self.survivor = Some(survivor);
+        Ok(self)
+    }
+
+    /// What outlives the broker's outages, if this connection does: how it is, and what happens.
+    #[must_use]
+    pub fn survivor(&self) -> Option<&Survivor> {
+        self.survivor.as_deref()
+    }
+
+    /// Enqueues as the caller wants it in an outage. Without a store on disk there is one answer: it fails.
+    pub(crate) async fn enqueue(
+        &self,
+        on_outage: OnOutage,
+        (queue, stamp): (&QueueName, Stamp),
+        tasks: Arc<[NewTask]>,
+    ) -> std::result::Result<Enqueued, BrokerError> {
+        let now = self.clock.now();
+        match &self.survivor {
+            Some(survivor) => survivor.enqueue(on_outage, (queue, stamp), now, tasks).await,
+            None => self.broker.enqueue(queue, stamp, now, tasks).await,
+        }
+    }
+
+    async fn open_as(url: &str, contact: Contact) -> Result<Self> {
         match scheme(url)? {
             #[cfg(feature = "sqlite")]
             Scheme::Sqlite(path) => open_sqlite(url, path).await,
@@ -62,7 +133,7 @@ impl Connection {
                 mask(url)
             ))),
             #[cfg(feature = "redis")]
-            Scheme::Redis => open_redis(url).await,
+            Scheme::Redis => open_redis(url, contact).await,
             #[cfg(not(feature = "redis"))]
             Scheme::Redis => Err(Error::invalid(format!(
                 "broker {} needs the feature `redis`, which this build lacks",
@@ -82,7 +153,7 @@ impl Connection {
     /// inspection as it is.
     pub fn of_halves(name: &str, broker: Arc<dyn Broker>, inspect: Arc<dyn Inspect>) -> Self {
         let (clock, url) = (Clock::system(), mask(name).into());
-        Self { inspect, broker, clock, url, closer: Closer::Nothing }
+        Self { inspect, broker, clock, survivor: None, url, closer: Closer::Nothing }
     }
 
     /// The same broker seen with another clock: for tests.
@@ -160,6 +231,9 @@ impl Connection {
     /// Closes the broker: what was handed over is answered first. Workers and clients that still use it
     /// get [`Kind::Unavailable`](crate::Kind::Unavailable).
     pub async fn close(self) {
+        if let Some(survivor) = &self.survivor {
+            survivor.stop().await;
+        }
         match self.closer {
             #[cfg(feature = "sqlite")]
             Closer::Sqlite(broker) => broker.close().await,
@@ -174,6 +248,13 @@ impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection").field("url", &self.url).finish_non_exhaustive()
     }
+}
+
+/// When a server must have answered.
+#[derive(Clone, Copy, PartialEq)]
+enum Contact {
+    Now,
+    Later,
 }
 
 enum Scheme<'a> {
@@ -231,8 +312,12 @@ async fn open_sqlite(url: &str, path: &str) -> Result<Connection> {
 }
 
 #[cfg(feature = "redis")]
-async fn open_redis(url: &str) -> Result<Connection> {
-    let opened = outlast_redis::RedisBroker::open(url, outlast_redis::Options::default()).await;
+async fn open_redis(url: &str, contact: Contact) -> Result<Connection> {
+    let options = outlast_redis::Options::default();
+    let opened = match contact {
+        Contact::Now => outlast_redis::RedisBroker::open(url, options).await,
+        Contact::Later => outlast_redis::RedisBroker::new(url, options),
+    };
     let broker = opened.map_err(|error| match error.kind() {
         // The URL itself is wrong: nothing was asked of a server yet.
         outlast_core::Kind::Rejected => Error::invalid(error.to_string()),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use outlast_core::task::TaskError;
 use outlast_core::{BrokerError, Kind, NameError};
+use outlast_survive::{SpoolError, SpoolErrorKind};
 
 /// A `Result` with the library's [`Error`](struct@Error).
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,6 +17,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum ErrorKind {
     /// The broker could not do it; the [`Kind`] says whether it may have been done.
     Broker(Kind),
+    /// The store on this machine's disk could not do it; the [`SpoolErrorKind`] says what is wrong with it.
+    Spool(SpoolErrorKind),
     /// What was asked for is wrong in itself; the message names the thing and the value.
     Invalid,
     /// The task was not stored because one like it, or one of its id, was there before: what
@@ -86,6 +89,12 @@ impl StdError for Error {
 impl From<BrokerError> for Error {
     fn from(error: BrokerError) -> Self {
         Self::from_source(ErrorKind::Broker(error.kind()), error)
+    }
+}
+
+impl From<SpoolError> for Error {
+    fn from(error: SpoolError) -> Self {
+        Self::from_source(ErrorKind::Spool(error.kind()), error)
     }
 }
 

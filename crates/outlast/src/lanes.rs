@@ -79,9 +79,10 @@ impl Lanes {
         }
     }
 
-    /// A claim that was asked again came back without anything. Whether the broker keeps a record of it
-    /// is not known: the first call may have claimed what is lost by now. Its lane is left to history.
-    pub(crate) fn empty_repeat(&mut self, queue: &QueueName) {
+    /// Whether the batch's number was used will not be known here: it is in the outbox or the journal now, or
+    /// it is a claim that was asked again and came back without anything, when the first call may have
+    /// claimed what is lost by now. Its session is left to history.
+    pub(crate) fn left_open(&mut self, queue: &QueueName) {
         if let Some(entry) = self.sessions.get_mut(queue) {
             entry.under_way = entry.under_way.saturating_sub(1);
             entry.is_maimed = true;

@@ -48,6 +48,7 @@ mod inspector;
 mod lanes;
 mod schedule;
 mod signal;
+pub mod survive;
 pub mod testing;
 mod view;
 mod worker;
@@ -64,6 +65,7 @@ pub use handler::{
 pub use inspector::Inspector;
 pub use schedule::{Schedule, Scheduler};
 pub use signal::shutdown_signal;
+pub use survive::OnOutage;
 pub use view::TaskView;
 pub use worker::{GroupBatch, Phase, QueueOptions, Summary, Worker, WorkerControl};
 

@@ -5,16 +5,16 @@
 //! call, and sixty-four callers get the throughput of large batches.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use outlast_core::broker::{EnqueueVerdict, Enqueued};
-use outlast_core::{Broker, BrokerError, NewTask, QueueName, Stamp, limits};
+use outlast_core::{BrokerError, NewTask, QueueName, Stamp, limits};
+use outlast_survive::OnOutage;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::Clock;
+use crate::Connection;
 use crate::error::{Error, Result};
 use crate::lanes::Lanes;
 
@@ -34,10 +34,13 @@ const LANES: u16 = 4;
 
 type Answer = std::result::Result<Vec<EnqueueVerdict>, BrokerError>;
 
+/// What travels together: tasks of one queue whose callers want the same in an outage.
+type Line = (QueueName, OnOutage);
+
 /// Tasks of one queue that one caller handed over, and where to answer. At most one batch of them.
 #[derive(Debug)]
 pub(super) struct Job {
-    queue: QueueName,
+    line: Line,
     tasks: Vec<NewTask>,
     /// Of all payloads together.
     bytes: usize,
@@ -45,10 +48,10 @@ pub(super) struct Job {
 }
 
 impl Job {
-    pub(super) fn new(queue: QueueName, tasks: Vec<NewTask>) -> (Self, oneshot::Receiver<Answer>) {
+    pub(super) fn new(line: Line, tasks: Vec<NewTask>) -> (Self, oneshot::Receiver<Answer>) {
         let (answer, receiver) = oneshot::channel();
         let bytes = tasks.iter().map(|task| task.payload.len()).sum();
-        (Self { queue, tasks, bytes, answer }, receiver)
+        (Self { line, tasks, bytes, answer }, receiver)
     }
 }
 
@@ -60,9 +63,9 @@ pub(super) struct Batcher {
 
 impl Batcher {
     /// Starts the batching task; it ends when the last client is dropped and all is answered.
-    pub(super) fn new(broker: Arc<dyn Broker>, clock: Clock) -> Self {
+    pub(super) fn new(connection: Connection) -> Self {
         let (jobs, inbox) = mpsc::channel(JOBS_WAITING_MAX);
-        tokio::spawn(Loop::new(broker, clock, inbox).run());
+        tokio::spawn(Loop::new(connection, inbox).run());
         Self { jobs }
     }
 
@@ -82,10 +85,9 @@ struct Back {
 }
 
 struct Loop {
-    broker: Arc<dyn Broker>,
-    clock: Clock,
+    connection: Connection,
     inbox: mpsc::Receiver<Job>,
-    waiting: HashMap<QueueName, VecDeque<Job>>,
+    waiting: HashMap<Line, VecDeque<Job>>,
     tasks_waiting: usize,
     bytes_waiting: usize,
     lanes: Lanes,
@@ -93,10 +95,9 @@ struct Loop {
 }
 
 impl Loop {
-    fn new(broker: Arc<dyn Broker>, clock: Clock, inbox: mpsc::Receiver<Job>) -> Self {
+    fn new(connection: Connection, inbox: mpsc::Receiver<Job>) -> Self {
         Self {
-            broker,
-            clock,
+            connection,
             inbox,
             waiting: HashMap::new(),
             tasks_waiting: 0,
@@ -139,35 +140,40 @@ impl Loop {
     fn take(&mut self, job: Job) {
         self.tasks_waiting += job.tasks.len();
         self.bytes_waiting += job.bytes;
-        self.waiting.entry(job.queue.clone()).or_default().push_back(job);
+        self.waiting.entry(job.line.clone()).or_default().push_back(job);
     }
 
     fn send_ready(&mut self) {
-        let queues: Vec<QueueName> = self.waiting.keys().cloned().collect();
-        for queue in queues {
-            while self.waiting.get(&queue).is_some_and(|jobs| !jobs.is_empty()) {
-                let Some(stamp) = self.lanes.stamp(&queue) else { break };
-                self.send(&queue, stamp);
+        let lines: Vec<Line> = self.waiting.keys().cloned().collect();
+        for line in lines {
+            while self.waiting.get(&line).is_some_and(|jobs| !jobs.is_empty()) {
+                let Some(stamp) = self.lanes.stamp(&line.0) else { break };
+                self.send(&line, stamp);
             }
         }
         // Queue names may be many and short-lived; an empty entry would stay forever.
         self.waiting.retain(|_, jobs| !jobs.is_empty());
     }
 
-    fn send(&mut self, queue: &QueueName, stamp: Stamp) {
-        let Some(jobs) = self.waiting.get_mut(queue) else { return };
+    fn send(&mut self, line: &Line, stamp: Stamp) {
+        let Some(jobs) = self.waiting.get_mut(line) else { return };
         let Batch { tasks, bytes, callers } = fill(jobs);
         self.tasks_waiting -= tasks.len();
         self.bytes_waiting -= bytes;
-        let (broker, queue, now) = (self.broker.clone(), queue.clone(), self.clock.now());
+        let (connection, (queue, on_outage)) = (self.connection.clone(), line.clone());
         self.under_way.push(Box::pin(async move {
-            let result = broker.enqueue(&queue, stamp, now, tasks.into()).await;
+            let result = connection.enqueue(on_outage, (&queue, stamp), tasks.into()).await;
             Back { queue, stamp, result, callers }
         }));
     }
 
     fn answer(&mut self, back: Back) {
-        self.lanes.back(&back.queue, &back.stamp, back.result.as_ref().err());
+        match &back.result {
+            Ok(enqueued) if enqueued.verdicts.contains(&EnqueueVerdict::Stored) => {
+                self.lanes.left_open(&back.queue);
+            }
+            result => self.lanes.back(&back.queue, &back.stamp, result.as_ref().err()),
+        }
         // A caller that has gone away does not want its answer.
         match back.result {
             Ok(enqueued) => {
@@ -229,7 +235,8 @@ mod tests {
             let id = TaskId::stored(&n.to_string());
             NewTask::new(id, TaskType::stored("t"), vec![0; bytes].into())
         };
-        Job::new(QueueName::stored("q"), (0..tasks).map(task).collect()).0
+        let line = (QueueName::stored("q"), OnOutage::Store);
+        Job::new(line, (0..tasks).map(task).collect()).0
     }
 
     #[test]
@@ -245,7 +252,7 @@ mod tests {
     fn flooded(tasks: usize, bytes: usize) -> Loop {
         let (sender, inbox) = mpsc::channel(JOBS_WAITING_MAX);
         while sender.try_send(job(tasks, bytes)).is_ok() {}
-        Loop::new(Arc::new(ModelBroker::new(1000)), Clock::system(), inbox)
+        Loop::new(Connection::custom("model:", ModelBroker::new(1000)), inbox)
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use outlast_core::broker::EnqueueVerdict;
 use outlast_core::{NewTask, QueueName, TaskId, TaskState, Timestamp, limits};
+use outlast_survive::OnOutage;
 
 pub use receipt::{Receipt, Verdict};
 pub use request::{Task, TaskRequest};
@@ -33,6 +34,7 @@ pub struct Client {
     connection: Connection,
     batcher: Arc<Batcher>,
     payload_max: usize,
+    on_outage: OnOutage,
 }
 
 impl Client {
@@ -54,12 +56,22 @@ impl Client {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn new(connection: &Connection) -> Self {
-        let batcher = Batcher::new(connection.broker.clone(), connection.clock.clone());
+        let batcher = Batcher::new(connection.clone());
         Self {
             connection: connection.clone(),
             batcher: Arc::new(batcher),
             payload_max: limits::PAYLOAD_BYTES_DEFAULT,
+            on_outage: OnOutage::Store,
         }
+    }
+
+    /// The same client with another answer to an outage, for tasks that say nothing themselves
+    /// ([`OnOutage::Store`] unless set). It takes a connection that survives
+    /// ([`Connection::surviving`](crate::Connection::surviving)); on another one tasks fail.
+    #[must_use]
+    pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
+        self.on_outage = on_outage;
+        self
     }
 
     /// The same client with another payload limit (1 MiB unless set, at most
@@ -109,10 +121,11 @@ impl Client {
         let mut parts: Vec<Part> = Vec::new();
         for (place, request) in requests.into_iter().enumerate() {
             let (id, queue) = (request.task_id().cloned(), request.queue_name().clone());
+            let on_outage = request.outage_answer().unwrap_or(self.on_outage);
             match request.resolve(now, self.payload_max) {
                 Ok((queue, task)) => {
                     receipts.push(None);
-                    add(&mut parts, &queue, place, task);
+                    add(&mut parts, (queue, on_outage), place, task);
                 }
                 Err(error) => receipts.push(Some(Receipt::rejected(id, queue, &error))),
             }
@@ -132,9 +145,9 @@ impl Client {
         let mut waiting = Vec::with_capacity(parts.len());
         for part in parts {
             let shown: Vec<Shown> = part.tasks.iter().map(|task| Shown::of(task, now)).collect();
-            let (job, answer) = Job::new(part.queue.clone(), part.tasks);
+            let (job, answer) = Job::new(part.line.clone(), part.tasks);
             self.batcher.submit(job).await?;
-            waiting.push((part.queue, part.places, shown, answer));
+            waiting.push((part.line.0, part.places, shown, answer));
         }
         let mut failed = None;
         for (queue, places, shown, answer) in waiting {
@@ -160,17 +173,17 @@ fn gone() -> Error {
 
 /// Tasks of one queue that travel together, with their places in the caller's list.
 struct Part {
-    queue: QueueName,
+    line: (QueueName, OnOutage),
     tasks: Vec<NewTask>,
     places: Vec<usize>,
     bytes: usize,
 }
 
 /// Adds a task to the last open part of its queue, or opens a new one: a part is one batch at most.
-fn add(parts: &mut Vec<Part>, queue: &QueueName, place: usize, task: NewTask) {
+fn add(parts: &mut Vec<Part>, line: (QueueName, OnOutage), place: usize, task: NewTask) {
     let size = task.payload.len();
     let open = parts.iter_mut().rev().take(OPEN_PARTS).find(|part| {
-        part.queue == *queue
+        part.line == line
             && part.tasks.len() < limits::BATCH_TASKS_MAX
             && part.bytes + size <= limits::BATCH_BYTES_MAX
     });
@@ -180,12 +193,7 @@ fn add(parts: &mut Vec<Part>, queue: &QueueName, place: usize, task: NewTask) {
             part.places.push(place);
             part.bytes += size;
         }
-        None => parts.push(Part {
-            queue: queue.clone(),
-            tasks: vec![task],
-            places: vec![place],
-            bytes: size,
-        }),
+        None => parts.push(Part { line, tasks: vec![task], places: vec![place], bytes: size }),
     }
 }
 
@@ -261,6 +269,11 @@ impl Enqueue {
         self.with(|request| request.at(due))
     }
 
+    /// See [`TaskRequest::on_outage`].
+    pub fn on_outage(self, on_outage: OnOutage) -> Self {
+        self.with(|request| request.on_outage(on_outage))
+    }
+
     /// See [`TaskRequest::unique`].
     pub fn unique(self, ttl: std::time::Duration) -> Self {
         self.with(|request| request.unique(ttl))
@@ -268,9 +281,10 @@ impl Enqueue {
 
     async fn send(self) -> Result<Receipt> {
         let now = self.client.connection.clock.now();
+        let on_outage = self.request.outage_answer().unwrap_or(self.client.on_outage);
         let (queue, task) = self.request.resolve(now, self.client.payload_max)?;
         let shown = Shown::of(&task, now);
-        let (job, answer) = Job::new(queue.clone(), vec![task]);
+        let (job, answer) = Job::new((queue.clone(), on_outage), vec![task]);
         self.client.batcher.submit(job).await?;
         let verdict = answer.await.map_err(|_| gone())??.into_iter().next().ok_or_else(gone)?;
         Ok(shown.receipt(queue, verdict))

@@ -10,6 +10,7 @@ use outlast_core::{
     GroupName, Headers, NewTask, Once, Place, QueueName, TaskId, TaskType, Timestamp, Unique,
     limits,
 };
+use outlast_survive::OnOutage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -72,6 +73,7 @@ pub struct TaskRequest {
     task: Result<NewTask>,
     delay: Option<Duration>,
     unique_ttl: Option<Duration>,
+    on_outage: Option<OnOutage>,
 }
 
 impl TaskRequest {
@@ -85,6 +87,7 @@ impl TaskRequest {
             task: task.map_err(Error::from),
             delay: None,
             unique_ttl: None,
+            on_outage: None,
         }
     }
 
@@ -184,6 +187,18 @@ impl TaskRequest {
     pub fn unique(mut self, ttl: Duration) -> Self {
         self.unique_ttl = Some(ttl);
         self
+    }
+
+    /// What becomes of it if the broker is away: stored on this machine's disk, failed at once, or failed
+    /// after a wait. The client's answer ([`Client::on_outage`](crate::Client::on_outage)) unless set.
+    #[must_use]
+    pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
+        self.on_outage = Some(on_outage);
+        self
+    }
+
+    pub(crate) fn outage_answer(&self) -> Option<OnOutage> {
+        self.on_outage
     }
 
     /// Kept this long after its success, with its result.

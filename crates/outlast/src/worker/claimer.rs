@@ -137,9 +137,9 @@ impl Claimer {
         let kind = answer.as_ref().err().map(BrokerError::kind);
         let is_empty = answer.as_ref().is_ok_and(|claims| claims.claims.is_empty());
         match kind {
-            None if is_empty && is_repeat => self.lanes.empty_repeat(&queue.name),
+            None if is_empty && is_repeat => self.lanes.left_open(&queue.name),
             None if is_empty => self.lanes.empty(&queue.name, &stamp),
-            Some(Kind::Rejected) if is_repeat => self.lanes.empty_repeat(&queue.name),
+            Some(Kind::Rejected) if is_repeat => self.lanes.left_open(&queue.name),
             // What the first call did is still open, whatever is wrong now.
             Some(kind) if kind == Kind::Ambiguous || (is_repeat && kind != Kind::Superseded) => {
                 self.unanswered.insert(index, (stamp, want));

@@ -104,7 +104,12 @@ impl Settler {
 
     fn answer(&mut self, back: Back) {
         let queue = &self.shared.queues[back.queue].name;
-        self.lanes.back(queue, &back.stamp, back.result.as_ref().err());
+        match &back.result {
+            Ok(settled) if settled.verdicts.contains(&SettleVerdict::Journaled) => {
+                self.lanes.left_open(queue);
+            }
+            result => self.lanes.back(queue, &back.stamp, result.as_ref().err()),
+        }
         match back.result {
             Ok(settled) => {
                 if let Some(lost) = settled.lost {

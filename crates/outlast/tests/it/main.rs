@@ -11,6 +11,7 @@ mod groups;
 mod outcomes;
 mod schedule;
 mod shutdown;
+mod survive;
 mod worker;
 
 use std::future::Future;

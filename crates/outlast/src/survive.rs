@@ -1,0 +1,70 @@
+//! How a connection outlives the outages of its broker, and how that looks from outside.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use outlast_core::Broker;
+
+pub use outlast_survive::{
+    CircuitState, Counts, Event, HomeStatus, JournalMode, NotStored, OnOutage, Outage, Quarantined,
+    Spool, SpoolError, SpoolErrorKind, SpoolLimits, Status, Store, Survivor, Waiting, WhenFull,
+};
+
+use crate::Clock;
+use crate::error::{Error, Result};
+
+/// What a connection needs to outlive outages: a file, and limits for it.
+#[derive(Clone, Debug)]
+pub struct Survive {
+    spool: PathBuf,
+    limits: SpoolLimits,
+    journal: JournalMode,
+    patience: Option<Duration>,
+}
+
+impl Survive {
+    /// Keeps what the broker cannot take in this file, which all processes of a machine share that use the
+    /// same broker. Its folder must exist.
+    #[must_use]
+    pub fn new(spool: impl Into<PathBuf>) -> Self {
+        let (limits, journal) = (SpoolLimits::default(), JournalMode::default());
+        Self { spool: spool.into(), limits, journal, patience: None }
+    }
+
+    /// How large the file may become, and what happens then: a million items, a gigabyte and a week unless
+    /// set, and what is beyond is refused.
+    #[must_use]
+    pub fn limits(mut self, limits: SpoolLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// When outcomes of runs are journaled: only when the broker does not take them, unless set.
+    #[must_use]
+    pub fn journal(mut self, mode: JournalMode) -> Self {
+        self.journal = mode;
+        self
+    }
+
+    /// How long an enqueue waits for the broker before it is stored: 250 ms unless set.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
+    pub(crate) async fn wrap(self, broker: Arc<dyn Broker>, clock: Clock) -> Result<Survivor> {
+        let clock = outlast_survive::Clock::new(move || clock.now());
+        let mut config = outlast_survive::Config::new(self.spool, clock);
+        (config.limits, config.journal) = (self.limits, self.journal);
+        config.patience = self.patience.unwrap_or(config.patience);
+        let runtime = tokio::runtime::Handle::current();
+        let wrapped = tokio::task::spawn_blocking(move || {
+            let _entered = runtime.enter();
+            outlast_survive::wrap(broker, config)
+        });
+        let stopped = |_| Error::stopped("the runtime was shut down while the spool was opened");
+        Ok(wrapped.await.map_err(stopped)??)
+    }
+}

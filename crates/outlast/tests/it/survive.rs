@@ -1,0 +1,161 @@
+//! Clients and workers on a connection that outlives its broker's outages.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use outlast::survive::{Status, Survive};
+use outlast::{
+    Client, Connection, ErrorKind, Inspect, Kind, OnOutage, QueueName, TaskRequest, Verdict, Worker,
+};
+use outlast_testkit::fault::{Fault, FaultBroker, Verb};
+use outlast_testkit::model::ModelBroker;
+use tempfile::TempDir;
+
+use super::soon;
+
+struct World {
+    faults: Arc<FaultBroker>,
+    model: Arc<ModelBroker>,
+    client: Client,
+    _folder: TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let model = Arc::new(ModelBroker::new(1000));
+        let faults = Arc::new(FaultBroker::new(model.clone()));
+        let connection = Connection::of_halves("model:", faults.clone(), model.clone());
+        let survive = Survive::new(folder.path().join("outbox.db"));
+        let connection = connection.survive(survive).await.unwrap();
+        Self { faults, model, client: connection.client(), _folder: folder }
+    }
+
+    fn down(&self) {
+        let verbs =
+            [Verb::Enqueue, Verb::Claim, Verb::Settle, Verb::Extend, Verb::Beat, Verb::Health];
+        for verb in verbs {
+            self.faults.always(verb, Fault::Before(Kind::Unavailable));
+        }
+    }
+
+    fn status(&self) -> Status {
+        self.client.connection().survivor().unwrap().status().unwrap()
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(&Status) -> bool) {
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        let looking = async {
+            while !is(&self.status()) {
+                look.tick().await;
+            }
+        };
+        soon(what, looking).await;
+    }
+
+    async fn pending(&self) -> u64 {
+        let now = self.client.connection().clock().now();
+        let stats = self.model.queue(&QueueName::default_queue(), now).await.unwrap();
+        stats.map_or(0, |stats| stats.size())
+    }
+}
+
+fn task() -> TaskRequest {
+    TaskRequest::raw("t", "")
+}
+
+#[tokio::test]
+async fn a_task_of_an_outage_has_a_receipt_that_says_so_and_is_delivered_afterwards() {
+    let world = World::new().await;
+    world.down();
+    let receipts = world.client.enqueue_all((0..300).map(|_| task()).collect()).await.unwrap();
+    assert!(receipts.iter().all(|receipt| receipt.verdict == Verdict::Stored));
+    assert!(receipts.iter().all(outlast::Receipt::is_accepted));
+    assert_eq!(world.pending().await, 0);
+    world.faults.heal();
+    world.until("all is delivered", |status| status.counts.delivered == 300).await;
+    assert_eq!(world.pending().await, 300);
+    let receipt = world.client.enqueue(task()).await.unwrap();
+    assert!(matches!(receipt.verdict, Verdict::Accepted { .. }), "{receipt}");
+}
+
+#[tokio::test]
+async fn what_happens_in_an_outage_is_the_callers_choice_task_by_task() {
+    let world = World::new().await;
+    world.down();
+    let failing = world.client.clone().on_outage(OnOutage::Fail);
+    let error = failing.enqueue(task()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broker(Kind::Unavailable));
+    let receipt = failing.enqueue(task()).on_outage(OnOutage::Store).await.unwrap();
+    assert_eq!(receipt.verdict, Verdict::Stored);
+
+    let briefly = OnOutage::Wait(Duration::from_millis(50));
+    let error = world.client.enqueue(task()).on_outage(briefly).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broker(Kind::Unavailable));
+    let long = OnOutage::Wait(Duration::from_secs(20));
+    let waiting = tokio::spawn(world.client.enqueue(task()).on_outage(long).into_future());
+    world.faults.heal();
+    let receipt = soon("the broker's return", waiting).await.unwrap().unwrap();
+    assert!(matches!(receipt.verdict, Verdict::Accepted { .. }), "{receipt}");
+}
+
+#[tokio::test]
+async fn a_worker_works_through_an_outage_and_runs_nothing_twice() {
+    let world = World::new().await;
+    for _ in 0..20 {
+        world.client.enqueue(task()).await.unwrap();
+    }
+    let (runs, faults) = (Arc::new(AtomicU32::new(0)), world.faults.clone());
+    let counted = runs.clone();
+    // The broker goes away in the middle of the first run, while the others are claimed or wait.
+    let worker = Worker::new(&world.client).slots(4).handle_type("t", move || {
+        let first = counted.fetch_add(1, Ordering::SeqCst) == 0;
+        if first {
+            for verb in [Verb::Enqueue, Verb::Claim, Verb::Settle, Verb::Extend, Verb::Health] {
+                faults.always(verb, Fault::Before(Kind::Unavailable));
+            }
+        }
+        async {}
+    });
+    let running = tokio::spawn(worker.exit_when_empty().run());
+    world.until("outcomes are journaled", |status| status.journal.items > 0).await;
+    world.faults.heal();
+    let summary = soon("all is done", running).await.unwrap().unwrap();
+    assert_eq!((summary.succeeded, summary.lost, summary.unsettled), (20, 0, 0));
+    world.until("all is applied", |status| status.journal.items == 0).await;
+    assert_eq!((runs.load(Ordering::SeqCst), world.pending().await), (20, 0));
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_in_an_outage_leaves_its_outcomes_in_the_journal() {
+    let world = World::new().await;
+    world.client.enqueue(task()).await.unwrap();
+    let (runs, faults) = (Arc::new(AtomicU32::new(0)), world.faults.clone());
+    let counted = runs.clone();
+    let worker = Worker::new(&world.client).shutdown_timeout(Duration::from_secs(5));
+    let worker = worker.handle_type("t", move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        for verb in [Verb::Claim, Verb::Settle, Verb::Extend, Verb::Beat, Verb::Health] {
+            faults.always(verb, Fault::Before(Kind::Unavailable));
+        }
+        async {}
+    });
+    let control = worker.control();
+    let running = tokio::spawn(worker.run());
+    world.until("the outcome is journaled", |status| status.journal.items > 0).await;
+    control.stop();
+    let summary = soon("the worker ends", running).await.unwrap().unwrap();
+    assert_eq!((summary.succeeded, summary.unsettled), (1, 0));
+    world.faults.heal();
+    world.until("it is applied", |status| status.counts.applied == 1).await;
+    assert_eq!((runs.load(Ordering::SeqCst), world.pending().await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_spool_that_cannot_be_opened_is_told_before_anything_is_accepted() {
+    let folder = tempfile::tempdir().unwrap();
+    let survive = Survive::new(folder.path().join("no/such/folder/outbox.db"));
+    let error = Connection::surviving("sqlite::memory:", survive).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Spool(_)), "{error}");
+}
