@@ -102,8 +102,11 @@ pub enum Event {
     Lost {
         /// The queue it was noticed in.
         queue: QueueName,
-        /// Acknowledged tasks and settlements that are offered again.
+        /// Acknowledged tasks and settlements that are offered again. The broker takes those that it has
+        /// forgotten, and only those.
         offered_again: u64,
+        /// Some that were acknowledged in the same time were no longer kept here.
+        is_partly: bool,
     },
 }
 
@@ -197,7 +200,7 @@ impl Events {
             Event::LeaseLost { .. } => self.add(Counter::LeaseLost, 1),
             Event::Adopted { .. } => self.add(Counter::Adopted, 1),
             Event::PossibleRepeat { count, .. } => {
-                self.add(Counter::PossibleRepeats, small(*count))
+                self.add(Counter::PossibleRepeats, small(*count));
             }
             Event::Lost { offered_again, .. } => {
                 self.add(Counter::OfferedAgain, small(*offered_again));
@@ -265,8 +268,8 @@ fn log(event: &Event) {
         Event::PossibleRepeat { store, queue, count } => {
             tracing::warn!(store = store.as_str(), %queue, count, "sent again after a long time: may be repeats");
         }
-        Event::Lost { queue, offered_again } => {
-            tracing::error!(%queue, offered_again, "the broker has forgotten what it had acknowledged");
+        Event::Lost { queue, offered_again, is_partly } => {
+            tracing::error!(%queue, offered_again, is_partly, "the broker has forgotten what it had acknowledged");
         }
     }
 }

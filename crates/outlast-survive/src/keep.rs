@@ -128,7 +128,7 @@ impl Keeper {
             Ok(true) => report.tell(&self.events, V::STORE, &offer.queue),
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(%error, "an answered batch stays in the spool and is repeated")
+                tracing::warn!(%error, "an answered batch stays in the spool and is repeated");
             }
         }
     }

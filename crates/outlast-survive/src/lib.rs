@@ -1,10 +1,11 @@
-//! What Outlast does while its broker is away: three layers over any broker, each changing one verb.
+//! What Outlast does while its broker is away: four layers over any broker, each changing one thing.
 //!
 //! ```text
 //! Outbox   stores enqueues that cannot be delivered
 //!   over Journal   stores settlements that cannot be delivered
-//!     over Breaker   fails fast while the broker is down; probes alone
-//!       over the broker you chose
+//!     over Ledger   keeps for a while what was acknowledged, and offers it again if it was lost
+//!       over Breaker   fails fast while the broker is down; probes alone
+//!         over the broker you chose
 //! ```
 //!
 //! What is stored is a verb's own argument; delivering it later is calling the verb again. Every batch that
@@ -22,6 +23,7 @@ mod event;
 mod journal;
 mod keep;
 mod layer;
+mod ledger;
 mod outbox;
 mod pace;
 mod report;

@@ -15,6 +15,7 @@ use crate::drain::Drain;
 use crate::event::{Counts, Event, Events};
 use crate::journal::{Journal, JournalMode};
 use crate::keep::Keeper;
+use crate::ledger::Ledger;
 use crate::outbox::Outbox;
 use crate::spool::{Spool, SpoolError, SpoolLimits, Store, Waiting};
 
@@ -119,7 +120,7 @@ impl Status {
     }
 }
 
-/// Puts the layers over a broker: the outbox over the journal over the breaker. Blocks on the disk while the
+/// Puts the layers over a broker: the outbox over the journal over the ledger over the breaker. Blocks on the disk while the
 /// spool is opened.
 ///
 /// # Panics
@@ -136,12 +137,13 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
     };
 
     let breaker = Breaker::new(broker, clock.clone(), events.clone());
-    let journal = Journal::new(keeper(breaker.clone(), SETTLE_PATIENCE), config.journal)?;
+    let ledger = Arc::new(Ledger::new(breaker.clone(), spool.clone(), events.clone()));
+    let journal = Journal::new(keeper(ledger.clone(), SETTLE_PATIENCE), config.journal)?;
     let journal = Arc::new(journal);
     let outbox = Outbox::new(journal.clone(), keeper(journal.clone(), config.patience));
 
-    let ends = (breaker.clone() as Arc<dyn Broker>, breaker.clone());
-    let drain = Arc::new(Drain::new(ends, spool.clone(), events.clone(), clock));
+    let drain =
+        Arc::new(Drain::new((ledger, breaker.clone()), spool.clone(), events.clone(), clock));
     let draining = Draining(Mutex::new(Some(tokio::spawn(drain.clone().run()))));
     Ok(Survivor { outbox: Arc::new(outbox), journal, breaker, spool, events, drain, draining })
 }

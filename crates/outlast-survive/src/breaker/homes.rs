@@ -55,6 +55,8 @@ pub(super) enum News {
 pub(super) struct HomeState {
     circuits: [Circuit; Class::ALL.len()],
     outage: Option<Outage>,
+    /// When the last outage ended.
+    back_at: Option<Moment>,
     epoch: Option<Epoch>,
     /// A prober is under way: one per home.
     pub(super) is_probed: bool,
@@ -75,7 +77,7 @@ pub(super) struct Now {
 impl HomeState {
     pub(super) fn new() -> Self {
         let circuits = std::array::from_fn(|_| Circuit::new());
-        Self { circuits, outage: None, epoch: None, is_probed: false }
+        Self { circuits, outage: None, back_at: None, epoch: None, is_probed: false }
     }
 
     pub(super) fn state(&self, class: Class) -> CircuitState {
@@ -88,6 +90,14 @@ impl HomeState {
 
     pub(super) fn outage(&self) -> Option<&Outage> {
         self.outage.as_ref()
+    }
+
+    pub(super) fn back_at(&self) -> Option<Moment> {
+        self.back_at
+    }
+
+    pub(super) fn epoch(&self) -> Option<&Epoch> {
+        self.epoch.as_ref()
     }
 
     pub(super) fn is_well(&self) -> bool {
@@ -123,6 +133,7 @@ impl HomeState {
     ) -> Option<News> {
         if self.is_well() {
             let outage = self.outage.take()?;
+            self.back_at = Some(now.moment);
             return Some(News::Up(home.clone(), now.time.since(outage.since)));
         }
         if self.outage.is_some() {

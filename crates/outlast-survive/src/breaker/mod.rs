@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use outlast_core::broker::Recovery;
 use outlast_core::{
-    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
-    Kind, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp, Want,
-    Woke,
+    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Epoch, Extended, Health, Hold, Home,
+    Interest, Kind, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp,
+    Want, Woke,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,6 +37,9 @@ const SLOW: Duration = Duration::from_secs(1);
 /// A call is given up after this long, whatever the broker below does: it may have been applied. Brokers
 /// have shorter limits of their own.
 const CALL_MAX: Duration = Duration::from_secs(15);
+
+/// After an outage no process of ours takes expired leases back for this long: three beats of a worker.
+const GRACE: Duration = Duration::from_secs(15);
 
 /// The layer directly over the broker.
 pub struct Breaker {
@@ -97,6 +101,11 @@ impl Breaker {
         self.homes().get(home).is_none_or(|state| state.admits(class))
     }
 
+    /// Whose data a home had when it was last looked after.
+    pub(crate) fn epoch(&self, home: &Home) -> Option<Epoch> {
+        self.homes().get(home).and_then(|state| state.epoch().cloned())
+    }
+
     /// Waits until any circuit changes, or `at_most`.
     pub(crate) async fn changed(&self, at_most: Duration) {
         let mut changes = self.changes.subscribe();
@@ -156,6 +165,7 @@ impl Breaker {
         let mut homes = self.homes();
         if !homes.contains_key(home) {
             homes.insert(home.clone(), HomeState::new());
+            probe::meet(self.me.clone(), home.clone());
         }
         let Some(state) = homes.get_mut(home) else { return Err(refusal(home, None)) };
         let is_trial = match state.state(class) {
@@ -221,6 +231,7 @@ impl Breaker {
 }
 
 /// Why a circuit opened.
+#[derive(Clone, Copy)]
 enum Why<'a> {
     Failed(&'a BrokerError),
     Slow,
@@ -288,6 +299,10 @@ impl Drop for Pass<'_> {
     }
 }
 
+fn withheld(budget: SweepBudget) -> SweepBudget {
+    SweepBudget { recovery: Recovery::Withheld, ..budget }
+}
+
 fn refusal(home: &Home, outage: Option<&Outage>) -> BrokerError {
     let (kind, why) = match outage {
         Some(outage) => (outage.kind, format!("down since {}: {}", outage.since, outage.reason)),
@@ -344,14 +359,17 @@ impl Broker for Breaker {
         self.through(&self.below.home(queue), Class::Consume, (SLOW, CALL_MAX), call).await
     }
 
+    /// Expired leases are left alone for a grace period after an outage (law L8).
     async fn sweep(
         &self,
         queue: &QueueName,
         now: Timestamp,
         budget: SweepBudget,
     ) -> Result<Swept, BrokerError> {
+        let home = self.below.home(queue);
+        let budget = if self.is_in_grace(&home) { withheld(budget) } else { budget };
         let call = self.below.sweep(queue, now, budget);
-        self.through(&self.below.home(queue), Class::Consume, (SLOW, CALL_MAX), call).await
+        self.through(&home, Class::Consume, (SLOW, CALL_MAX), call).await
     }
 
     /// While the home is down this waits for it, instead of failing at once: waking early is allowed.
@@ -396,6 +414,13 @@ impl Broker for Breaker {
 impl Breaker {
     fn is_closed(&self, home: &Home, class: Class) -> bool {
         self.homes().get(home).is_none_or(|state| state.state(class) == CircuitState::Closed)
+    }
+
+    /// True for a while after a home has come back: workers that outlived the outage report first.
+    fn is_in_grace(&self, home: &Home) -> bool {
+        let now = self.begun.elapsed();
+        let back_at = self.homes().get(home).and_then(HomeState::back_at);
+        back_at.is_some_and(|at| now.saturating_sub(at) < GRACE)
     }
 
     /// Notes the epoch of a home that was looked after.

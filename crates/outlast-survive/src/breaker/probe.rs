@@ -27,6 +27,18 @@ pub(super) fn start(breaker: Weak<Breaker>, home: Home) {
     });
 }
 
+/// Looks after a home that is met for the first time, so that it is known whose data it has.
+pub(super) fn meet(breaker: Weak<Breaker>, home: Home) {
+    tokio::spawn(async move {
+        let Some(breaker) = breaker.upgrade() else { return };
+        let health = breaker.below.health(&home, breaker.clock.now());
+        // If it is down, the prober will see.
+        if let Ok(Ok(health)) = tokio::time::timeout(PROBE_MAX, health).await {
+            breaker.saw(&home, &health);
+        }
+    });
+}
+
 impl Breaker {
     /// How long until the next probe; `None` if none is needed any more, and the prober is to end.
     fn pause(&self, home: &Home) -> Option<Duration> {

@@ -1,13 +1,20 @@
 //! The breaker: a sick broker is left in peace, and found again soon.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use outlast_core::{Kind, Role};
+use outlast_core::broker::Recovery;
+use outlast_core::{
+    Broker, BrokerError, Health, Home, Kind, QueueName, Role, SweepBudget, Swept, Timestamp,
+};
 use outlast_survive::{CircuitState, Event};
 use outlast_testkit::fault::{Fault, Verb};
+use outlast_testkit::model::ModelBroker;
 use tokio::time::Instant;
 
 use crate::kit::*;
+use crate::stand_in::StandIn;
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_down_gets_two_commands_a_second_whatever_is_asked_of_it() {
@@ -47,7 +54,7 @@ async fn one_event_goes_down_and_one_comes_up_with_the_time_between() {
     assert!(reason.contains("planned fault"), "{reason}");
     let homes = bed.status().homes;
     assert_eq!((homes[0].produce, homes[0].consume), (CircuitState::Open, CircuitState::Open));
-    bed.time.fetch_add(8_100, std::sync::atomic::Ordering::SeqCst);
+    bed.time.fetch_add(8_100, Ordering::SeqCst);
     bed.faults.heal();
     let up = tokio::time::timeout(Duration::from_secs(6), events.recv()).await.expect("soon");
     let Ok(Event::Up { after, .. }) = up else { panic!("comes up, not {up:?}") };
@@ -112,4 +119,64 @@ async fn looking_after_a_home_passes_whatever_its_breaker_says() {
     let broker = bed.survivor.broker();
     let health = broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
     assert_eq!(health.role, Role::Primary);
+}
+
+/// Notes what sweeps were allowed to do.
+struct Sweeps {
+    model: Arc<dyn Broker>,
+    is_down: AtomicBool,
+    recoveries: Mutex<Vec<Recovery>>,
+}
+
+#[async_trait::async_trait]
+impl StandIn for Sweeps {
+    fn behind(&self) -> Arc<dyn Broker> {
+        self.model.clone()
+    }
+
+    async fn health(&self, home: &Home, now: Timestamp) -> Result<Health, BrokerError> {
+        match self.is_down.load(Ordering::SeqCst) {
+            true => Err(BrokerError::new(Kind::Unavailable, "is down")),
+            false => self.model.health(home, now).await,
+        }
+    }
+
+    async fn sweep(
+        &self,
+        queue: &QueueName,
+        now: Timestamp,
+        budget: SweepBudget,
+    ) -> Result<Swept, BrokerError> {
+        if self.is_down.load(Ordering::SeqCst) {
+            return Err(BrokerError::new(Kind::Unavailable, "is down"));
+        }
+        self.recoveries.lock().expect("nobody panics").push(budget.recovery);
+        self.model.sweep(queue, now, budget).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn expired_leases_are_left_alone_for_fifteen_seconds_after_an_outage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sweeps = Arc::new(Sweeps {
+        model: Arc::new(ModelBroker::new(10)),
+        is_down: AtomicBool::new(false),
+        recoveries: Mutex::default(),
+    });
+    let survivor = Bed::around(sweeps.clone(), folder.path());
+    let broker = survivor.broker();
+    let budget = SweepBudget { moves_max: 10, recovery: Recovery::Allowed };
+    let q = queue("q");
+    broker.sweep(&q, NOW, budget).await.expect("sweeps");
+    sweeps.is_down.store(true, Ordering::SeqCst);
+    while broker.sweep(&q, NOW, budget).await.is_err()
+        && survivor.status().expect("readable").homes[0].outage.is_none()
+    {}
+    sweeps.is_down.store(false, Ordering::SeqCst);
+    until(&survivor, "it is back", |status| status.homes[0].outage.is_none()).await;
+    broker.sweep(&q, NOW, budget).await.expect("sweeps");
+    tokio::time::advance(Duration::from_secs(16)).await;
+    broker.sweep(&q, NOW, budget).await.expect("sweeps");
+    let recoveries = sweeps.recoveries.lock().expect("nobody panics").clone();
+    assert_eq!(recoveries, [Recovery::Allowed, Recovery::Withheld, Recovery::Allowed]);
 }

@@ -5,20 +5,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use outlast_core::{
-    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
-    Kind, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp, Want,
-    Woke,
-};
+use outlast_core::{Broker, Kind};
 use outlast_sqlite::{Options, SqliteBroker};
 use outlast_survive::{Clock, Config, NotStored, wrap};
 use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 use outlast_testkit::model::ModelBroker;
 
 use crate::kit::*;
+use crate::stand_in::{Before, StandIn};
 
 const ROLE: &str = "OUTLAST_TEST_ROLE";
 const FOLDER: &str = "OUTLAST_TEST_FOLDER";
@@ -116,8 +112,9 @@ fn config(folder: &Path) -> Config {
 
 /// Delivers what the spool holds, and asks before and after every call that the broker gets.
 async fn be_drain(folder: &Path) {
-    let stepping = Arc::new(Stepping(Arc::new(broker(folder))));
-    let survivor = wrap(stepping, config(folder)).expect("the spool opens");
+    let stepping = Stepping(Arc::new(broker(folder)));
+    let survivor =
+        wrap(Arc::new(Before(Arc::new(stepping))), config(folder)).expect("the spool opens");
     until(&survivor, "all is delivered", |s| s.outbox.items + s.journal.items == 0).await;
     say("empty");
 }
@@ -193,80 +190,16 @@ impl Stepping {
 }
 
 #[async_trait]
-impl Broker for Stepping {
-    async fn enqueue(
-        &self,
-        queue: &QueueName,
-        stamp: Stamp,
-        now: Timestamp,
-        tasks: Arc<[NewTask]>,
-    ) -> Result<Enqueued, BrokerError> {
+impl StandIn for Stepping {
+    fn behind(&self) -> Arc<dyn Broker> {
+        self.0.clone()
+    }
+
+    async fn before(&self) {
         Self::step("sending").await;
-        let answer = self.0.enqueue(queue, stamp, now, tasks).await;
+    }
+
+    async fn after(&self) {
         Self::step("sent").await;
-        answer
-    }
-
-    async fn settle(
-        &self,
-        queue: &QueueName,
-        stamp: Stamp,
-        now: Timestamp,
-        settlements: Arc<[Settlement]>,
-    ) -> Result<Settled, BrokerError> {
-        Self::step("sending").await;
-        let answer = self.0.settle(queue, stamp, now, settlements).await;
-        Self::step("sent").await;
-        answer
-    }
-
-    async fn claim(
-        &self,
-        queue: &QueueName,
-        stamp: Stamp,
-        now: Timestamp,
-        want: &Want,
-    ) -> Result<Claims, BrokerError> {
-        self.0.claim(queue, stamp, now, want).await
-    }
-
-    async fn extend(
-        &self,
-        queue: &QueueName,
-        now: Timestamp,
-        holds: Arc<[Hold]>,
-        by: Duration,
-    ) -> Result<Vec<Extended>, BrokerError> {
-        self.0.extend(queue, now, holds, by).await
-    }
-
-    async fn sweep(
-        &self,
-        queue: &QueueName,
-        now: Timestamp,
-        budget: SweepBudget,
-    ) -> Result<Swept, BrokerError> {
-        self.0.sweep(queue, now, budget).await
-    }
-
-    async fn wait(
-        &self,
-        interest: &Interest,
-        now: Timestamp,
-        at_most: Duration,
-    ) -> Result<Woke, BrokerError> {
-        self.0.wait(interest, now, at_most).await
-    }
-
-    async fn beat(&self, now: Timestamp, beat: &Beat) -> Result<BeatReply, BrokerError> {
-        self.0.beat(now, beat).await
-    }
-
-    fn home(&self, queue: &QueueName) -> Home {
-        self.0.home(queue)
-    }
-
-    async fn health(&self, home: &Home, now: Timestamp) -> Result<Health, BrokerError> {
-        self.0.health(home, now).await
     }
 }

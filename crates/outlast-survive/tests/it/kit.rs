@@ -16,6 +16,8 @@ use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 use outlast_testkit::model::ModelBroker;
 use tempfile::TempDir;
 
+use crate::stand_in::{Before, StandIn};
+
 pub(crate) const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 /// Longer than anything here takes on a busy machine.
@@ -64,6 +66,13 @@ impl Bed {
         let mut config = config(folder.join("spool.db"), time);
         change(&mut config);
         wrap(faults.clone(), config).expect("the spool opens")
+    }
+
+    /// A survivor around a broker of the test's own.
+    pub(crate) fn around<T: StandIn>(broker: Arc<T>, folder: &Path) -> Survivor {
+        let time = Arc::new(AtomicI64::new(NOW.as_millis()));
+        let config = config(folder.join("spool.db"), &time);
+        wrap(Arc::new(Before(broker)), config).expect("the spool opens")
     }
 
     /// Another process on the same spool and broker, as far as one process can play two.

@@ -5,6 +5,8 @@ mod child;
 mod crash;
 mod journal;
 mod kit;
+mod ledger;
 mod outbox;
 mod random;
 mod spool;
+mod stand_in;
