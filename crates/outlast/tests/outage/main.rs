@@ -1,0 +1,8 @@
+//! Outages of a real server, each from the catalogue of faults: while it lasts producers go on and workers keep what
+//! they have finished; afterwards every task that was accepted has run, once.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets an error should stop right there")]
+#![cfg(feature = "redis")]
+
+mod standalone;
+mod world;

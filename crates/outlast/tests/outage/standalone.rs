@@ -1,0 +1,127 @@
+//! One server, without replicas. The numbers are those of the catalogue.
+
+use std::time::Duration;
+
+use outlast::survive::CircuitState;
+use outlast_testkit::proxy::TcpProxy;
+use outlast_testkit::server::RedisServer;
+
+use crate::world::World;
+
+/// How long the outages last: long enough for every breaker to open and for probes at their widest.
+const OUTAGE: Duration = Duration::from_secs(4);
+
+/// No producer waits longer, whatever the broker does. The promise is 250 ms and an fsync; this is a build machine.
+const LONGEST: Duration = Duration::from_millis(1500);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f01_a_server_that_is_killed_and_restarted() {
+    let Some(world) = World::new().await else { return };
+    let (producer, worker) = (world.produce("t"), world.work());
+    world.until("it works", |world| world.accepted() > 100).await;
+    world.server.kill9();
+    world.pass(OUTAGE).await;
+    world.server.restart().unwrap();
+    let before = world.status().counts.delivered;
+    let first = world.until("the first success", |world| world.status().counts.delivered > before);
+    let first = first.await;
+    world.pass(Duration::from_secs(1)).await;
+    let produced = producer.stop().await;
+    world.check().await;
+    assert!(first < Duration::from_secs(3), "first success after {first:?}");
+    assert!(produced.stored > 0 && produced.refused == 0, "{produced:?}");
+    assert!(produced.longest < LONGEST, "{produced:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f76_a_producer_and_a_worker_that_start_before_their_server() {
+    let Some(world) = World::new().await else { return };
+    world.server.kill9();
+    let producer = world.produce("t");
+    world.until("tasks are stored", |world| world.accepted() > 100).await;
+    world.server.restart().unwrap();
+    let worker = world.work();
+    let produced = producer.stop().await;
+    world.check().await;
+    assert_eq!(produced.refused, 0);
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f04_a_network_that_swallows_everything() {
+    let Some(server) = RedisServer::or_skip(RedisServer::builder().persistent().start()) else {
+        return;
+    };
+    let proxy = TcpProxy::start(server.addr()).await.unwrap();
+    let world = World::at(server, &proxy.url()).await;
+    let (producer, worker) = (world.produce("t"), world.work());
+    world.until("it works", |world| world.accepted() > 100).await;
+    proxy.black_hole();
+    world.pass(OUTAGE).await;
+    proxy.heal().await.unwrap();
+    world.pass(Duration::from_secs(1)).await;
+    let produced = producer.stop().await;
+    world.check().await;
+    assert!(produced.stored > 0 && produced.refused == 0, "{produced:?}");
+    assert!(produced.longest < LONGEST, "{produced:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f27_a_server_that_is_frozen_and_runs_later_what_it_was_sent() {
+    let Some(world) = World::new().await else { return };
+    let (producer, worker) = (world.produce("t"), world.work());
+    world.until("it works", |world| world.accepted() > 100).await;
+    world.server.pause().unwrap();
+    world.pass(OUTAGE).await;
+    world.server.resume().unwrap();
+    world.pass(Duration::from_secs(1)).await;
+    let produced = producer.stop().await;
+    world.check().await;
+    assert!(produced.stored > 0 && produced.refused == 0, "{produced:?}");
+    assert!(produced.longest < LONGEST, "{produced:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f20_a_server_without_memory_is_drained_by_its_workers_and_left_in_peace_by_its_producers()
+{
+    let Some(world) = World::new().await else { return };
+    let producer = world.produce("t");
+    world.until("it works", |world| world.accepted() > 100).await;
+    world.server.command(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
+    let is_open = |world: &World| {
+        world.status().homes.iter().any(|home| home.produce != CircuitState::Closed)
+    };
+    world.until("producers back off", is_open).await;
+    let before = world.commands();
+    world.pass(OUTAGE).await;
+    let sent = world.commands() - before;
+    // A probe is a handful of commands of the broker's, and a trial may follow it.
+    assert!(sent < 20 * OUTAGE.as_secs(), "{sent} commands in {OUTAGE:?}");
+    let worker = world.work();
+    world.pass(Duration::from_secs(1)).await;
+    assert!(world.status().homes.iter().all(|home| home.consume == CircuitState::Closed));
+    world.server.command(&["CONFIG", "SET", "maxmemory", "0"]).unwrap();
+    let produced = producer.stop().await;
+    world.check().await;
+    assert!(produced.stored > 0 && produced.refused == 0, "{produced:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f32_a_server_that_is_demoted_under_its_clients_and_promoted_again() {
+    let Some(world) = World::new().await else { return };
+    let (producer, worker) = (world.produce("t"), world.work());
+    world.until("it works", |world| world.accepted() > 100).await;
+    world.server.command(&["REPLICAOF", "127.0.0.1", "1"]).unwrap();
+    world.pass(OUTAGE).await;
+    world.server.command(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    world.pass(Duration::from_secs(1)).await;
+    let produced = producer.stop().await;
+    world.check().await;
+    assert!(produced.stored > 0 && produced.refused == 0, "{produced:?}");
+    assert!(produced.longest < LONGEST, "{produced:?}");
+    worker.stop().await;
+}
