@@ -430,6 +430,18 @@ mod tests {
         }
     }
 
+    /// What the first release has written lies on disks. These bytes change only if every one of them can
+    /// still be read: add records, change none.
+    #[test]
+    fn records_of_the_first_release_are_read_and_written_as_they_were() {
+        let golden = include_str!("record.golden");
+        let hex =
+            |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut written = vec![hex(encode_task(&full_task()))];
+        written.extend(settlements().iter().map(|settlement| hex(encode_settlement(settlement))));
+        assert_eq!(written, golden.lines().collect::<Vec<_>>(), "{}", written.join("\n"));
+    }
+
     #[test]
     fn no_bit_of_a_record_can_flip_unseen() {
         let bytes = encode_task(&full_task());
