@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use outlast_core::{Broker, BrokerError, Enqueued, Kind, NewTask, QueueName, Stamp, Timestamp};
+use outlast_core::{
+    Beat, BeatReply, Broker, BrokerError, Enqueued, Kind, NewTask, QueueName, Stamp, Timestamp,
+};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -76,6 +78,7 @@ pub struct Survivor {
     breaker: Arc<Breaker>,
     spool: Spool,
     events: Arc<Events>,
+    clock: Clock,
     drain: Arc<Drain>,
     draining: Draining,
 }
@@ -142,10 +145,15 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
     let journal = Arc::new(journal);
     let outbox = Outbox::new(journal.clone(), keeper(journal.clone(), config.patience));
 
-    let drain =
-        Arc::new(Drain::new((ledger, breaker.clone()), spool.clone(), events.clone(), clock));
+    let drain = Arc::new(Drain::new(
+        (ledger, breaker.clone()),
+        spool.clone(),
+        events.clone(),
+        clock.clone(),
+    ));
     let draining = Draining(Mutex::new(Some(tokio::spawn(drain.clone().run()))));
-    Ok(Survivor { outbox: Arc::new(outbox), journal, breaker, spool, events, drain, draining })
+    let outbox = Arc::new(outbox);
+    Ok(Survivor { outbox, journal, breaker, spool, events, clock, drain, draining })
 }
 
 impl std::fmt::Debug for Survivor {
@@ -216,6 +224,26 @@ impl Survivor {
                         .with_source(error),
                     false => error,
                 });
+            }
+        }
+    }
+
+    /// A worker's first beat, which hands out its lease token: repeated until the broker is there, because a
+    /// worker may start before it. Safe to drop.
+    ///
+    /// # Errors
+    /// What the broker answers, if it will answer the same again.
+    pub async fn sign_on(&self, queue: &QueueName, beat: &Beat) -> Result<BeatReply, BrokerError> {
+        let home = self.breaker.home(queue);
+        loop {
+            match self.breaker.beat(self.clock.now(), beat).await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => match error.kind() {
+                    Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured => {
+                        self.breaker.until_admits(&home, Class::Consume).await;
+                    }
+                    Kind::Rejected | Kind::Corrupt | Kind::Superseded => return Err(error),
+                },
             }
         }
     }

@@ -81,12 +81,17 @@ fn reserve(shutdown: Duration) -> Duration {
 pub(super) async fn run(worker: Worker, stop: impl Future<Output = ()>) -> Result<Summary> {
     let (shutdown, stop_when) = (worker.shutdown, worker.stop_when);
     let inspect = worker.client.connection().inspect.clone();
-    let (shared, actors, view) = start(worker).await?;
+    let (mut stop, mut phase) = (std::pin::pin!(stop), worker.control.watch());
+    // On a connection that survives, the broker may be a long time coming.
+    let (shared, actors, view) = tokio::select! {
+        started = start(worker) => started?,
+        () = &mut stop => return Ok(Summary::default()),
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => return Ok(Summary::default()),
+    };
     let mut alive = Alive(Some((shared.clone(), actors, view, shutdown)));
     if stop_when != StopWhen::Told {
         tokio::spawn(exit::run(shared.clone(), inspect, stop_when));
     }
-    let mut phase = shared.phase();
     tokio::select! {
         () = stop => {}
         _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
@@ -196,11 +201,15 @@ fn view(worker: &Worker) -> WorkerView {
     }
 }
 
-/// The first beat hands out the lease token: without it nothing can be claimed.
+/// The first beat hands out the lease token: without it nothing can be claimed. A connection that survives
+/// waits for its broker here.
 async fn first_beat(connection: &Connection, view: &WorkerView) -> Result<LeaseToken> {
     let first = WorkerBeat { view: view.clone(), token: None, seen: 0 };
     let beat = Beat { worker: Some(first), ttl: BEAT_TTL, ..Beat::default() };
-    let reply = connection.broker.beat(connection.clock.now(), &beat).await?;
+    let reply = match (&connection.survivor, view.queues.first()) {
+        (Some(survivor), Some((queue, _))) => survivor.sign_on(queue, &beat).await?,
+        _ => connection.broker.beat(connection.clock.now(), &beat).await?,
+    };
     reply.token.ok_or_else(|| {
         let kind = ErrorKind::Broker(Kind::Corrupt);
         Error::new(kind, format!("broker {} handed out no lease token", connection.url()))

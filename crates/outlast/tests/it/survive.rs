@@ -153,6 +153,32 @@ async fn a_worker_that_ends_in_an_outage_leaves_its_outcomes_in_the_journal() {
 }
 
 #[tokio::test]
+async fn a_worker_that_starts_before_its_broker_waits_for_it_and_can_be_stopped_meanwhile() {
+    let world = World::new().await;
+    world.down();
+    let never = Worker::new(&world.client).handle_type("t", async || {});
+    let control = never.control();
+    let waiting = tokio::spawn(never.run());
+    world.until("it has tried", |_| world.faults.calls(Verb::Beat) > 0).await;
+    control.stop();
+    let summary = soon("it ends", waiting).await.unwrap().unwrap();
+    assert_eq!(summary, outlast::Summary::default());
+
+    world.client.enqueue(task()).await.unwrap();
+    let worker = Worker::new(&world.client).handle_type("t", async || {});
+    let control = worker.control();
+    let running = tokio::spawn(worker.run());
+    world.faults.heal();
+    world.until("the task is delivered", |status| status.counts.delivered == 1).await;
+    while world.pending().await > 0 {
+        tokio::task::yield_now().await;
+    }
+    control.stop();
+    let summary = soon("it ends", running).await.unwrap().unwrap();
+    assert_eq!(summary.succeeded, 1);
+}
+
+#[tokio::test]
 async fn a_spool_that_cannot_be_opened_is_told_before_anything_is_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let survive = Survive::new(folder.path().join("no/such/folder/outbox.db"));

@@ -38,10 +38,9 @@ async fn f01_a_server_that_is_killed_and_restarted() {
 async fn f76_a_producer_and_a_worker_that_start_before_their_server() {
     let Some(world) = World::new().await else { return };
     world.server.kill9();
-    let producer = world.produce("t");
+    let (producer, worker) = (world.produce("t"), world.work());
     world.until("tasks are stored", |world| world.accepted() > 100).await;
     world.server.restart().unwrap();
-    let worker = world.work();
     let produced = producer.stop().await;
     world.check().await;
     assert_eq!(produced.refused, 0);
