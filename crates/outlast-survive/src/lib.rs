@@ -38,6 +38,6 @@ pub use journal::{Journal, JournalMode};
 pub use keep::NotStored;
 pub use outbox::Outbox;
 pub use spool::{
-    Quarantined, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Waiting, WhenFull,
+    Quarantined, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Stored, Waiting, WhenFull,
 };
 pub use survivor::{Config, OnOutage, Status, Survivor, wrap};

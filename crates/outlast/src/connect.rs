@@ -175,6 +175,15 @@ impl Connection {
         &self.clock
     }
 
+    /// Looks after the broker, with a probing write where it takes any.
+    ///
+    /// # Errors
+    /// What the broker answers: its kind says whether it can be reached and written.
+    pub async fn health(&self) -> Result<outlast_core::Health> {
+        let home = self.broker.home(&QueueName::default_queue());
+        Ok(self.broker.health(&home, self.clock.now()).await?)
+    }
+
     /// A client with the default options.
     ///
     /// # Panics

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config_command as config, fsck, man, queue, schedule, stats, task, up,
-    work, worker,
+    bench, completions, config_command as config, fsck, man, outage, outbox, queue, schedule,
+    stats, task, up, work, worker,
 };
 use crate::config::Asked;
 use crate::exit::{CliError, Exit, Outcome};
@@ -18,7 +18,7 @@ use crate::output;
 mod values;
 mod worker_options;
 
-pub(crate) use values::{duration, header, max_retry, time};
+pub(crate) use values::{duration, header, max_retry, on_outage, time};
 pub(crate) use worker_options::WorkerOptions;
 
 /// Exit codes, printed below the help of the program and in its man page.
@@ -49,6 +49,10 @@ pub(crate) struct Global {
     /// The configuration file; outlast.toml in the current folder if it is there [env: OUTLAST_CONFIG]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub(crate) config: Option<PathBuf>,
+    /// The file in which tasks and outcomes wait while a server is away; one of its own beside the
+    /// configuration or in the state folder if none is named [env: OUTLAST_SPOOL]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub(crate) spool: Option<PathBuf>,
     /// Print one JSON object a line on stdout; everything else goes to stderr
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
@@ -60,7 +64,8 @@ pub(crate) struct Global {
 impl Global {
     /// What the configuration is to be loaded with, for commands that run no worker.
     pub(crate) fn asked(&self) -> Asked {
-        Asked { config: self.config.clone(), broker: self.broker.clone(), ..Asked::default() }
+        let (config, broker) = (self.config.clone(), self.broker.clone());
+        Asked { config, broker, spool: self.spool.clone(), ..Asked::default() }
     }
 }
 
@@ -83,6 +88,11 @@ pub(crate) enum Command {
     /// Look at workers, quieten and stop them
     #[command(subcommand)]
     Worker(worker::WorkerCommand),
+    /// How the broker is, and what waits for it on this machine
+    Outage(outage::OutageArgs),
+    /// Look at what waits for a broker that was away, deliver it, sort out its quarantine
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
     /// Print the numbers of all queues together
     Stats(stats::StatsArgs),
     /// Check what a Redis broker holds, while it is in use; exit 1 if something is wrong
@@ -121,7 +131,8 @@ pub(crate) fn explain(refused: &clap::Error) -> Outcome {
 }
 
 /// Options whose value may be any bytes: payloads and paths.
-const BYTES_ALLOWED: [&str; 5] = ["--payload", "--payload-file", "--file", "--config", "--out"];
+const BYTES_ALLOWED: [&str; 6] =
+    ["--payload", "--payload-file", "--file", "--config", "--spool", "--out"];
 
 /// Names the first argument that is not UTF-8 and should be. clap would refuse it too, without saying
 /// which.

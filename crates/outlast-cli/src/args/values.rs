@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outlast::{Timestamp, limits};
+use outlast::{OnOutage, Timestamp, limits};
 
 /// `1h30m`
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -26,5 +26,16 @@ pub(crate) fn header(text: &str) -> Result<(String, String), String> {
         Some((name, _)) if name.trim().is_empty() => Err(format!("header {text:?} has no name")),
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
         None => Err(format!("header {text:?} is not written as NAME=VALUE")),
+    }
+}
+
+/// `store`, `fail` or a duration to wait
+pub(crate) fn on_outage(text: &str) -> Result<OnOutage, String> {
+    match text {
+        "store" => Ok(OnOutage::Store),
+        "fail" => Ok(OnOutage::Fail),
+        other => duration(other)
+            .map(OnOutage::Wait)
+            .map_err(|_| "write store, fail, or how long to wait, such as 10s".to_owned()),
     }
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use clap::Args;
 use outlast::broker::Reject;
-use outlast::{QueueName, Receipt, TaskRequest, Timestamp, Verdict, limits};
+use outlast::{OnOutage, QueueName, Receipt, TaskRequest, Timestamp, Verdict, limits};
 use serde::Serialize;
 
 use super::Context;
 use super::bulk;
 use super::lines::Form;
-use crate::args::{duration, header, max_retry, time};
+use crate::args::{duration, header, max_retry, on_outage, time};
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format, Row};
 
@@ -76,6 +76,10 @@ pub(crate) struct TaskOptions {
     /// Wait in this group to become one task with others
     #[arg(long, value_name = "GROUP")]
     pub(crate) group: Option<String>,
+    /// What becomes of it while the broker is away: store it on this machine, fail, or wait this long and
+    /// then fail [default: store]
+    #[arg(long, value_name = "store|fail|D", value_parser = on_outage)]
+    pub(crate) on_outage: Option<OnOutage>,
     /// Metadata that travels with the task; may be given again
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
     pub(crate) headers: Vec<(String, String)>,
@@ -117,6 +121,9 @@ impl TaskOptions {
         }
         if let Some(at) = self.at {
             request = request.at(at);
+        }
+        if let Some(on_outage) = self.on_outage {
+            request = request.on_outage(on_outage);
         }
         if let Some(ttl) = self.unique {
             request = request.unique(ttl);

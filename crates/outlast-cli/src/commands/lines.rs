@@ -182,6 +182,7 @@ impl Line<'_> {
             unique: long("unique", self.unique)?.or(d.unique),
             retention: long("retention", self.retention)?.or(d.retention),
             group: self.group.or(d.group),
+            on_outage: d.on_outage,
             // Both; the line's own come last, and the last one counts.
             headers: d.headers.into_iter().chain(self.headers.into_iter().flatten()).collect(),
         })

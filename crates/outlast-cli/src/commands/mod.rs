@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use outlast::survive::{Spool, SpoolLimits, Survive};
 use outlast::{Client, Connection, Error, ErrorKind, Inspector, Kind};
 
 use crate::args::{Cli, Command, Global};
@@ -19,6 +20,8 @@ pub(crate) mod fsck;
 mod lines;
 mod list;
 pub(crate) mod man;
+pub(crate) mod outage;
+pub(crate) mod outbox;
 mod progress;
 pub(crate) mod queue;
 mod rate;
@@ -41,6 +44,8 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Queue(command) => queue::run(&context, command).await,
         Command::Schedule(command) => schedule::run(&context, command).await,
         Command::Worker(command) => worker::run(&context, command).await,
+        Command::Outage(args) => outage::run(&context, &args).await,
+        Command::Outbox(command) => outbox::run(&context, command).await,
         Command::Stats(args) => stats::run(&context, &args).await,
         Command::Fsck(args) => fsck::run(&context, &args).await,
         Command::Bench(args) => bench::run(&context, &args).await,
@@ -75,23 +80,52 @@ impl Context {
         Ok(self.connect().await?.inspector())
     }
 
+    /// A client whose tasks wait on this machine's disk while a server is away.
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
-        Ok(self.connect().await?.client())
+        let config = self.load(&self.global.asked())?;
+        Ok(surviving(&config).await?.client())
     }
+
+    /// What waits for the configured broker.
+    pub(crate) async fn spool(&self) -> Result<Spool, CliError> {
+        let config = self.load(&self.global.asked())?;
+        let Some(spool) = &config.spool else {
+            return Err(CliError::usage(
+                "the embedded broker has no outbox: its file is on the same disk; name a server by --broker",
+            ));
+        };
+        config::make_spool_folder(spool)?;
+        let path = spool.value.clone();
+        let opened = tokio::task::spawn_blocking(move || Spool::open(path, SpoolLimits::default()));
+        let opened =
+            opened.await.map_err(|error| CliError::failed("could not open the outbox", error))?;
+        opened.map_err(|error| CliError::failed("could not open the outbox", error))
+    }
+}
+
+/// Opens the configured broker so that its outages are outlived, where it may be away.
+pub(crate) async fn surviving(config: &Config) -> Result<Connection, CliError> {
+    let Some(spool) = &config.spool else { return open(config).await };
+    config::make_spool_folder(spool)?;
+    let survive = Survive::new(&spool.value);
+    Connection::surviving(&config.broker.value, survive).await.map_err(cannot_open)
 }
 
 /// Opens the configured broker.
 pub(crate) async fn open(config: &Config) -> Result<Connection, CliError> {
     config::make_folder(config)?;
     let url = &config.broker.value;
-    Connection::open(url).await.map_err(|error| {
-        let exit = match error.kind() {
-            ErrorKind::Invalid => Exit::Usage,
-            // Whatever else is wrong with it, this broker cannot be used.
-            _ => Exit::Unavailable,
-        };
-        CliError::new(exit, "could not open the broker").with_source(error)
-    })
+    Connection::open(url).await.map_err(cannot_open)
+}
+
+fn cannot_open(error: Error) -> CliError {
+    let (exit, what) = match error.kind() {
+        ErrorKind::Invalid => (Exit::Usage, "could not open the broker"),
+        ErrorKind::Spool(_) => (Exit::Failed, "could not open the outbox"),
+        // Whatever else is wrong with it, this broker cannot be used.
+        _ => (Exit::Unavailable, "could not open the broker"),
+    };
+    CliError::new(exit, what).with_source(error)
 }
 
 impl From<Error> for CliError {

@@ -17,6 +17,8 @@ pub(crate) struct Asked {
     pub(crate) config: Option<PathBuf>,
     /// `--broker`
     pub(crate) broker: Option<String>,
+    /// `--spool`
+    pub(crate) spool: Option<PathBuf>,
     /// `--slots`
     pub(crate) slots: Option<u32>,
     /// `--queues`

@@ -24,7 +24,7 @@ mod show;
 pub(crate) use check::{find_program, programs, unserved};
 pub(crate) use load::{Asked, load};
 pub(crate) use origin::{Origin, Sourced};
-pub(crate) use place::{make_folder, masked};
+pub(crate) use place::{make_folder, make_spool_folder, masked};
 pub(crate) use problem::Problems;
 pub(crate) use schedules::{ScheduleConfig, zone_hint};
 pub(crate) use show::{Setting, settings};
@@ -35,6 +35,8 @@ pub(crate) struct Config {
     /// The file that was read, if there is one.
     pub(crate) file: Option<Sourced<PathBuf>>,
     pub(crate) broker: Sourced<String>,
+    /// Where tasks wait for a broker that is away; `None` for the embedded one.
+    pub(crate) spool: Option<Sourced<PathBuf>>,
     pub(crate) worker: WorkerConfig,
     pub(crate) queues: Vec<QueueConfig>,
     pub(crate) handlers: Vec<HandlerConfig>,

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::problem::Problem;
-use super::{Config, Origin};
+use super::{Config, Origin, Sourced};
 
 /// The configuration that is read when none is named.
 pub(crate) const CONFIG_FILE: &str = "outlast.toml";
@@ -24,6 +24,29 @@ pub(crate) fn embedded_broker(
         None => state_folder(env)?,
     };
     Ok(format!("sqlite://{}", folder.join(BROKER_FILE).display()))
+}
+
+/// Where tasks wait for a broker that is away, unless somebody names a file: beside the configuration, or in
+/// the state folder. The embedded broker needs none: what would fill or lock its file would do the same to
+/// the one beside it. The file's name is the broker's, because what waits for one broker must never be
+/// delivered to another.
+pub(crate) fn spool(
+    config: Option<&Path>,
+    broker: &str,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<PathBuf>, Problem> {
+    if broker.starts_with("sqlite:") {
+        return Ok(None);
+    }
+    let folder = match config {
+        Some(file) => absolute(file.parent().unwrap_or(Path::new("")))?,
+        None => state_folder(env)?,
+    };
+    // FNV-1a: the same in every release.
+    let mixed = masked(broker).bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    Ok(Some(folder.join(format!("outbox-{mixed:016x}.db"))))
 }
 
 fn state_folder(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Problem> {
@@ -61,6 +84,16 @@ pub(crate) fn make_folder(config: &Config) -> Result<(), Problem> {
     })
 }
 
+/// The same for the folder of the outbox.
+pub(crate) fn make_spool_folder(spool: &Sourced<PathBuf>) -> Result<(), Problem> {
+    let folder = spool.value.parent().filter(|_| spool.origin == Origin::Default);
+    let Some(folder) = folder else { return Ok(()) };
+    std::fs::create_dir_all(folder).map_err(|error| {
+        let message = format!("could not make the outbox's folder {}", folder.display());
+        Problem::outside(message).with_source(error)
+    })
+}
+
 /// An absolute path without asking the disk: the folder need not exist yet.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Problem> {
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
@@ -92,6 +125,17 @@ mod tests {
             "sqlite:///state/outlast/outlast.db"
         );
         assert!(embedded_broker(None, none).is_err());
+    }
+
+    #[test]
+    fn each_server_has_an_outbox_of_its_own_and_an_embedded_broker_has_none() {
+        let file = Some(Path::new("/srv/app/outlast.toml"));
+        let place = |url| spool(file, url, |_| None).expect("has a folder");
+        let first = place("redis://:secret@10.0.0.7:6379/0").expect("a server may be away");
+        assert!(first.starts_with("/srv/app"), "{}", first.display());
+        assert_eq!(place("redis://:rotated@10.0.0.7:6379/0"), Some(first.clone()));
+        assert_ne!(place("redis://10.0.0.8:6379/0"), Some(first));
+        assert_eq!(place("sqlite://tasks.db"), None);
     }
 
     #[test]

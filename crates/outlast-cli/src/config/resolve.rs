@@ -62,7 +62,10 @@ impl<'a> Resolver<'a> {
         let handlers = self.handlers(&raw.handler);
         let schedules = self.schedules(&raw.schedule);
         let groups = self.groups(&raw.group);
-        Some(Config { file, broker: broker?, worker: worker?, queues, handlers, schedules, groups })
+        let broker = broker?;
+        let spool = self.spool(&broker.value, path, asked);
+        let worker = worker?;
+        Some(Config { file, broker, spool, worker, queues, handlers, schedules, groups })
     }
 
     pub(super) fn path(&self) -> Arc<PathBuf> {
@@ -142,6 +145,27 @@ impl<'a> Resolver<'a> {
                 None
             }
             Ok(broker) => Some(broker),
+            Err(problem) => {
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    fn spool(
+        &mut self,
+        broker: &str,
+        file: Option<&std::path::Path>,
+        asked: &Asked,
+    ) -> Option<Sourced<PathBuf>> {
+        if let Some(path) = &asked.spool {
+            return Some(Sourced::new(path.clone(), Origin::Flag("--spool")));
+        }
+        if let Some(path) = (self.env)("OUTLAST_SPOOL").filter(|path| !path.is_empty()) {
+            return Some(Sourced::new(path.into(), Origin::Env("OUTLAST_SPOOL")));
+        }
+        match place::spool(file, broker, |name| (self.env)(name)) {
+            Ok(path) => path.map(Sourced::default),
             Err(problem) => {
                 self.problems.push(problem);
                 None

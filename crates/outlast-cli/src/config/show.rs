@@ -21,6 +21,10 @@ pub(crate) fn settings(config: &Config) -> Vec<Setting> {
         None => list.push("config", "none".to_owned(), &Origin::Default),
     }
     list.push("broker", masked(&config.broker.value), &config.broker.origin);
+    match &config.spool {
+        Some(spool) => list.sourced("spool", spool, |path| path.display().to_string()),
+        None => list.push("spool", "none".to_owned(), &Origin::Default),
+    }
     let worker = &config.worker;
     list.sourced("worker.slots", &worker.slots, u32::to_string);
     list.sourced("worker.shutdown", &worker.shutdown, |value| duration::format(*value));

@@ -10,6 +10,7 @@ mod handlers;
 mod home;
 mod kill;
 mod limits;
+mod outage;
 mod queues;
 mod redis;
 mod schedules;

@@ -22,7 +22,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::Notify;
 
 pub use error::{SpoolError, SpoolErrorKind};
-pub use people::{Quarantined, Waiting};
+pub use people::{Quarantined, Stored, Waiting};
 
 use writer::Writer;
 

@@ -6,9 +6,6 @@ use rusqlite::{Connection, params};
 use super::error::SpoolError;
 use super::{Spool, Store, line};
 
-/// Rows one list shows at most: what people read, not what a program pages through.
-const LIST_MAX: u32 = 10_000;
-
 /// How much of a store waits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Waiting {
@@ -20,6 +17,19 @@ pub struct Waiting {
     pub oldest: Option<Timestamp>,
     /// Items in quarantine.
     pub quarantined: u64,
+}
+
+/// An item that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its number in the spool.
+    pub id: i64,
+    /// Its queue.
+    pub queue: QueueName,
+    /// The task's id.
+    pub name: String,
+    /// When it was stored.
+    pub stored_at: Timestamp,
 }
 
 /// An item that will not be delivered unless somebody says so.
@@ -69,17 +79,40 @@ impl Spool {
         })
     }
 
-    /// What is in quarantine, oldest first, ten thousand at most.
+    /// What waits in a store, oldest first, `limit` items at most.
     ///
     /// # Errors
     /// [`SpoolError`] if the file cannot be read.
-    pub fn quarantine(&self, store: Store) -> Result<Vec<Quarantined>, SpoolError> {
+    pub fn items(&self, store: Store, limit: u32) -> Result<Vec<Stored>, SpoolError> {
+        let sql =
+            "SELECT id, queue, name, stored_at FROM item WHERE store = ?1 ORDER BY id LIMIT ?2";
+        let reader = self.reader();
+        let list = || -> rusqlite::Result<Vec<Stored>> {
+            let mut statement = reader.conn.prepare_cached(sql)?;
+            let rows = statement.query_map(params![store.number(), limit], |row| {
+                Ok(Stored {
+                    id: row.get(0)?,
+                    queue: QueueName::stored(&row.get::<_, String>(1)?),
+                    name: row.get(2)?,
+                    stored_at: Timestamp::from_millis(row.get(3)?),
+                })
+            })?;
+            rows.collect()
+        };
+        list().map_err(|error| SpoolError::sqlite("could not list the spool", error))
+    }
+
+    /// What is in quarantine, oldest first, `limit` items at most.
+    ///
+    /// # Errors
+    /// [`SpoolError`] if the file cannot be read.
+    pub fn quarantine(&self, store: Store, limit: u32) -> Result<Vec<Quarantined>, SpoolError> {
         let sql = "SELECT id, queue, name, stored_at, put_at, why FROM quarantine
                    WHERE store = ?1 ORDER BY id LIMIT ?2";
         let reader = self.reader();
         let list = || -> rusqlite::Result<Vec<Quarantined>> {
             let mut statement = reader.conn.prepare_cached(sql)?;
-            let rows = statement.query_map(params![store.number(), LIST_MAX], |row| {
+            let rows = statement.query_map(params![store.number(), limit], |row| {
                 Ok(Quarantined {
                     id: row.get(0)?,
                     store,

@@ -138,7 +138,8 @@ async fn a_batch_that_is_refused_as_a_whole_is_delivered_but_for_its_bad_task() 
     bed.faults.script(Verb::Enqueue, [refused, refused, None, None]);
     bed.delivered().await;
     assert_eq!(bed.pending().await, ["b", "c"]);
-    let put_away = bed.survivor.spool().quarantine(outlast_survive::Store::Outbox).expect("lists");
+    let put_away =
+        bed.survivor.spool().quarantine(outlast_survive::Store::Outbox, 10).expect("lists");
     assert_eq!(put_away.iter().map(|item| item.name.as_str()).collect::<Vec<_>>(), ["a"]);
     assert!(bed.survivor.spool().retry(put_away[0].id, bed.now()).await.expect("is there"));
     bed.delivered().await;
