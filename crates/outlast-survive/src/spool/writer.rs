@@ -19,6 +19,10 @@ const WAITING_MAX: usize = 1024;
 /// Calls in one transaction. Each stores one batch at most, so this is about 100 ms of work.
 const GROUP_MAX: usize = 128;
 
+/// How often the writer looks again, giving way in between, before it begins with a group that is smaller
+/// than the last one: about 10 µs on an idle machine, a hundredth of a commit.
+const GATHER_MOMENTS: usize = 20;
+
 type Answer<T> = Result<T, SpoolError>;
 
 /// A call on its way to the writer.
@@ -65,7 +69,7 @@ impl Writer {
     pub(super) fn start(path: PathBuf) -> Result<Self, SpoolError> {
         let (calls, inbox) = mpsc::channel(WAITING_MAX);
         let conn = open::writer(&path)?;
-        let thread = Thread { conn, path, inbox };
+        let thread = Thread { conn, path, inbox, gathered: 0 };
         std::thread::Builder::new()
             .name("outlast-spool".into())
             .spawn(move || thread.run())
@@ -93,14 +97,36 @@ struct Thread {
     conn: Connection,
     path: PathBuf,
     inbox: mpsc::Receiver<Box<dyn Work>>,
+    /// How many calls were in the last group.
+    gathered: usize,
 }
 
 impl Thread {
     fn run(mut self) {
         let mut group = Vec::with_capacity(GROUP_MAX);
         while self.inbox.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+            self.gather(&mut group);
             self.apply(std::mem::take(&mut group));
         }
+    }
+
+    /// The callers of the last group are about to send their next call: a group that is smaller gives them a
+    /// moment, so that they share an fsync again. A caller that is alone never waits.
+    fn gather(&mut self, group: &mut Vec<Box<dyn Work>>) {
+        let mut moments = 0;
+        while group.len() < self.gathered.min(GROUP_MAX) && moments < GATHER_MOMENTS {
+            match self.inbox.try_recv() {
+                Ok(call) => {
+                    group.push(call);
+                    moments = 0;
+                }
+                Err(_) => {
+                    moments += 1;
+                    std::thread::yield_now();
+                }
+            }
+        }
+        self.gathered = group.len();
     }
 
     /// Runs calls in one transaction, or each in its own if that fails, and answers them.
