@@ -78,10 +78,15 @@ impl Drain {
 
     /// Delivers for ever. Safe to drop at any moment.
     pub(crate) async fn run(self: Arc<Self>) {
+        let mut told = None;
         loop {
-            if let Err(error) = self.deliver_all().await {
+            let trouble = self.deliver_all().await.err();
+            let kind = trouble.as_ref().map(SpoolError::kind);
+            if let Some(error) = trouble.filter(|_| kind != told) {
+                // Once, and not at every turn of however long it lasts.
                 tracing::error!(kind = error.kind().as_str(), %error, "could not deliver from the spool");
             }
+            told = kind;
             tokio::select! {
                 () = self.spool.stored(LOOK_EVERY) => {}
                 () = self.breaker.changed(LOOK_EVERY) => {}
@@ -128,6 +133,9 @@ impl Drain {
         let mut next = self.next::<V>(queue).await?;
         for _ in 0..IN_A_ROW {
             let Some(batch) = next else { return Ok(Turn::Empty) };
+            if self.spool.is_owned(batch.id) {
+                return Ok(Turn::Stuck);
+            }
             self.wait_for_turn::<V>().await;
             let result = self.send::<V>(queue, &batch).await;
             next = match result {

@@ -101,6 +101,8 @@ impl Journal {
                 return self.keeper.offer(offer).await;
             }
         };
+        // Whether it is answered or not, and if this future is dropped: then it is the drain's.
+        let _own = kept.batch.map(|batch| self.keeper.spool.own(batch));
         let Offer { queue, stamp, now, items } = offer;
         let sent = Settlements::send(self.below.clone(), queue, stamp, now, items);
         let result = match tokio::time::timeout(self.keeper.patience, sent).await {

@@ -10,7 +10,7 @@ mod open;
 mod people;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -150,6 +150,8 @@ struct Shared {
     path: PathBuf,
     limits: SpoolLimits,
     reader: Mutex<Reader>,
+    /// Batches that this process is sending itself: the drain leaves them alone.
+    own: Mutex<HashSet<i64>>,
     /// Rung when something was stored.
     stored: Notify,
     /// Rung when something has left.
@@ -178,7 +180,8 @@ impl Spool {
         let writer = Writer::start(path.clone())?;
         let reader = Mutex::new(Reader { conn: open::reader(&path)?, seen: None });
         let (stored, room) = (Notify::new(), Notify::new());
-        Ok(Self { writer, shared: Arc::new(Shared { path, limits, reader, stored, room }) })
+        let own = Mutex::default();
+        Ok(Self { writer, shared: Arc::new(Shared { path, limits, reader, own, stored, room }) })
     }
 
     /// Its file.
@@ -199,6 +202,22 @@ impl Spool {
         let kept = self.writer.call(move |conn| line::store(conn, &limits, &parcel)).await?;
         self.shared.stored.notify_waiters();
         Ok(kept)
+    }
+
+    /// Marks a batch as being sent by whoever has stored it, until the mark is dropped. Another process's drain
+    /// may send it all the same, under the same stamp.
+    pub(crate) fn own(&self, batch: i64) -> Own {
+        self.owned().insert(batch);
+        Own { spool: self.clone(), batch }
+    }
+
+    /// True while somebody in this process is sending the batch.
+    pub(crate) fn is_owned(&self, batch: i64) -> bool {
+        self.owned().contains(&batch)
+    }
+
+    fn owned(&self) -> MutexGuard<'_, HashSet<i64>> {
+        self.shared.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next batch of a queue: the one that was numbered before, or a new one under `fresh`. Items for
@@ -343,6 +362,20 @@ impl Reader {
             .query_row([], |row| row.get(0))?;
         self.seen = Some((version, is_empty));
         Ok(is_empty)
+    }
+}
+
+/// See [`Spool::own`].
+pub(crate) struct Own {
+    spool: Spool,
+    batch: i64,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.spool.owned().remove(&self.batch);
+        // The drain passed it over, and may take it now.
+        self.spool.shared.stored.notify_waiters();
     }
 }
 

@@ -7,9 +7,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use outlast_core::{Broker, Kind};
+use outlast_core::{Broker, Claim, Kind, Outcome, Settlement};
 use outlast_sqlite::{Options, SqliteBroker};
-use outlast_survive::{Clock, Config, NotStored, wrap};
+use outlast_survive::{Clock, Config, JournalMode, NotStored, wrap};
 use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 use outlast_testkit::model::ModelBroker;
 
@@ -102,6 +102,7 @@ async fn play() {
         "drain" => be_drain(folder).await,
         "producer" => be_producer(folder).await,
         "cramped" => be_cramped(folder).await,
+        "worker" => be_worker(folder).await,
         other => panic!("no such role: {other}"),
     }
 }
@@ -117,6 +118,22 @@ async fn be_drain(folder: &Path) {
         wrap(Arc::new(Before(Arc::new(stepping))), config(folder)).expect("the spool opens");
     until(&survivor, "all is delivered", |s| s.outbox.items + s.journal.items == 0).await;
     say("empty");
+}
+
+/// Claims a task and reports it done, journaled first.
+async fn be_worker(folder: &Path) {
+    let stepping = Stepping(Arc::new(broker(folder)));
+    let mut config = config(folder);
+    config.journal = JournalMode::Always;
+    config.patience = std::time::Duration::from_secs(60);
+    let survivor = wrap(Arc::new(Before(Arc::new(stepping))), config).expect("the spool opens");
+    let broker = survivor.broker();
+    let claims = broker.claim(&queue("q"), stamp(), NOW, &want(1)).await.expect("claims");
+    let Claim::Task(claimed) = &claims.claims[0] else { panic!("no groups here") };
+    let settlement =
+        Settlement { lease: claimed.lease.clone(), outcome: Outcome::Done { result: None } };
+    let settled = broker.settle(&queue("q"), stamp(), NOW, [settlement].into()).await;
+    say(&format!("{:?}", settled.expect("is settled").verdicts));
 }
 
 /// Stores tasks until there is no room on its disk, and looks what is left of them.

@@ -128,3 +128,30 @@ async fn nothing_that_was_stored_is_lost_when_its_producer_is_killed() {
     assert!(lost.is_empty(), "{} of {}: {lost:?}", lost.len(), acknowledged.len());
     assert!(runs.values().all(|runs| *runs == 1));
 }
+
+#[test]
+fn a_run_whose_outcome_is_journaled_first_is_not_repeated_whenever_its_worker_is_killed() {
+    for allowed_steps in [0, 1] {
+        let folder = tempfile::tempdir().expect("a folder");
+        block_on(async {
+            let broker = broker(folder.path());
+            enqueue(&broker, "q", NOW, &["a"]).await.expect("is taken");
+        });
+        let mut worker = Actor::start("worker", folder.path());
+        for _ in 0..allowed_steps {
+            assert_eq!(worker.hear().as_deref(), Some("sending"));
+            worker.tell("go on");
+        }
+        assert!(worker.hear().is_some_and(|step| step.starts_with("sen")));
+        worker.kill();
+        block_on(async {
+            let config = Config::new(folder.path().join("spool.db"), Clock::new(|| NOW));
+            let survivor = wrap(Arc::new(broker(folder.path())), config).expect("opens");
+            until(&survivor, "it is applied", |status| status.journal.items == 0).await;
+            until(&survivor, "it is counted", |status| status.counts.applied == 1).await;
+            let mut runs = BTreeMap::new();
+            work_off(folder.path(), &mut runs).await;
+            assert!(runs.is_empty(), "{runs:?} after {allowed_steps} steps");
+        });
+    }
+}

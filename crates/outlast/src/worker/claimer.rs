@@ -156,7 +156,7 @@ impl Claimer {
                 start(shared, index, claims);
             }
             Err(error) => {
-                tracing::warn!(queue = %queue.name, kind = %error.kind(), %error, "could not claim");
+                shared.failed("claim", Some(&queue.name), &error);
             }
         }
         kind.is_none()
@@ -190,7 +190,7 @@ impl Claimer {
                 Ok(woke) if woke.queues.is_empty() && self.shared.groups.is_empty() => {}
                 Ok(woke) => return woke.queues,
                 Err(error) => {
-                    tracing::warn!(kind = %error.kind(), %error, "could not wait for work");
+                    self.shared.failed("wait for work", None, &error);
                     tokio::time::sleep(ERROR_PAUSE).await;
                     return Vec::new();
                 }

@@ -117,7 +117,7 @@ impl Keeper {
             }
             // A broker that is away cancels no handler: the lease is judged when it is back.
             Err(error) => {
-                tracing::warn!(queue = %name, kind = %error.kind(), %error, "could not extend leases");
+                self.shared.failed("extend leases", Some(name), &error);
                 self.not_stored(batch);
                 false
             }
@@ -181,7 +181,7 @@ impl Keeper {
                 reply.commands.len()
             }
             Err(error) => {
-                tracing::warn!(kind = %error.kind(), %error, "could not beat");
+                self.shared.failed("beat", None, &error);
                 // A command that waits would ask for the next beat at once.
                 tokio::time::sleep(LOOK_EVERY).await;
                 0

@@ -148,6 +148,7 @@ async fn start(mut worker: Worker) -> Result<(Arc<Shared>, Actors, WorkerView)> 
     }
     let (shared, inbox) = Shared::new(Parts {
         broker: connection.broker.clone(),
+        tells_outages: connection.survivor.is_some(),
         clock: connection.clock.clone(),
         control: worker.control.clone(),
         token,
@@ -309,7 +310,7 @@ async fn last_beat(shared: &Shared, mut view: WorkerView, until: Instant) {
     let until = until.max(Instant::now() + Duration::from_millis(100));
     match timeout_at(until, shared.broker.beat(shared.clock.now(), &beat)).await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::warn!(kind = %error.kind(), %error, "could not sign off"),
+        Ok(Err(error)) => shared.failed("sign off", None, &error),
         Err(_) => tracing::warn!("could not sign off in time"),
     }
 }

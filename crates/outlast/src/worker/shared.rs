@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use outlast_core::inspect::RunningTask;
 use outlast_core::{
-    Broker, GroupPolicy, Lease, LeaseToken, QueueName, Settlement, TaskId, Timestamp, limits,
+    Broker, BrokerError, GroupPolicy, Kind, Lease, LeaseToken, QueueName, Settlement, TaskId,
+    Timestamp, limits,
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -119,6 +120,8 @@ pub(super) struct Counters {
 
 pub(super) struct Shared {
     pub(super) broker: Arc<dyn Broker>,
+    /// An outage of the broker has lines of its own in the log.
+    tells_outages: bool,
     pub(super) clock: Clock,
     pub(super) control: WorkerControl,
     pub(super) token: LeaseToken,
@@ -150,6 +153,7 @@ pub(super) struct Shared {
 /// What `life` gives a new worker's shared state.
 pub(super) struct Parts {
     pub(super) broker: Arc<dyn Broker>,
+    pub(super) tells_outages: bool,
     pub(super) clock: Clock,
     pub(super) control: WorkerControl,
     pub(super) token: LeaseToken,
@@ -171,6 +175,7 @@ impl Shared {
         let extended_at = AtomicI64::new(parts.clock.now().as_millis());
         let shared = Self {
             broker: parts.broker,
+            tells_outages: parts.tells_outages,
             clock: parts.clock,
             control: parts.control,
             token: parts.token,
@@ -194,6 +199,17 @@ impl Shared {
             run_micros: AtomicU64::new(u64::MAX),
         };
         (Arc::new(shared), inbox)
+    }
+
+    /// Says that the broker did not do something. In an outage that is told as such it is a detail: one line
+    /// going down and one coming up are enough (law L10).
+    pub(super) fn failed(&self, what: &str, queue: Option<&QueueName>, error: &BrokerError) {
+        let (queue, kind) = (queue.map(QueueName::as_str), error.kind());
+        let is_outage = kind.is_transient() || kind == Kind::Misconfigured;
+        match self.tells_outages && is_outage {
+            true => tracing::debug!(queue, %kind, %error, "could not {what}"),
+            false => tracing::warn!(queue, %kind, %error, "could not {what}"),
+        }
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {

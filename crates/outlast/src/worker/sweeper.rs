@@ -74,7 +74,7 @@ async fn sweep(shared: &Shared, queue: &WorkerQueue, recovery: Recovery) {
                 }
             }
             Err(error) => {
-                tracing::warn!(queue = %queue_name, kind = %error.kind(), %error, "could not sweep");
+                shared.failed("sweep", Some(queue_name), &error);
                 return;
             }
         }
