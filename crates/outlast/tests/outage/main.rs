@@ -5,4 +5,5 @@
 #![cfg(feature = "redis")]
 
 mod standalone;
+mod workers;
 mod world;

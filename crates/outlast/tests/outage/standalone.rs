@@ -124,3 +124,56 @@ async fn f32_a_server_that_is_demoted_under_its_clients_and_promoted_again() {
     assert!(produced.longest < LONGEST, "{produced:?}");
     worker.stop().await;
 }
+
+/// A condition that begins and ends with a command, while producers and workers go on.
+async fn through(begin: &[&str], end: &[&str]) {
+    let Some(world) = World::new().await else { return };
+    let (producer, worker) = (world.produce("t"), world.work());
+    world.until("it works", |world| world.accepted() > 100).await;
+    world.server.command(begin).unwrap();
+    world.pass(OUTAGE).await;
+    if !end.is_empty() {
+        world.server.command(end).unwrap();
+    }
+    world.pass(Duration::from_secs(1)).await;
+    let produced = producer.stop().await;
+    world.check().await;
+    assert!(produced.stored > 0 && produced.refused == 0, "{produced:?}");
+    assert!(produced.longest < LONGEST, "{produced:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f25_a_server_that_misses_its_replicas() {
+    let set = |count| ["CONFIG", "SET", "min-replicas-to-write", count];
+    through(&set("1"), &set("0")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f26_writes_that_are_paused_for_a_failover() {
+    through(&["CLIENT", "PAUSE", "3000", "WRITE"], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f15_permissions_that_are_taken_away_and_given_back() {
+    through(
+        &["ACL", "SETUSER", "default", "-evalsha", "-eval"],
+        &["ACL", "SETUSER", "default", "+evalsha", "+eval"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f62_a_server_that_is_flushed_under_its_producers() {
+    let Some(world) = World::new().await else { return };
+    let producer = world.produce("t");
+    world.until("it works", |world| world.accepted() > 100).await;
+    world.server.command(&["FLUSHALL"]).unwrap();
+    world.pass(Duration::from_secs(1)).await;
+    let produced = producer.stop().await;
+    assert_eq!(produced.refused, 0);
+    let worker = world.work();
+    world.check().await;
+    assert!(world.status().counts.offered_again > 0, "{:?}", world.status().counts);
+    worker.stop().await;
+}
