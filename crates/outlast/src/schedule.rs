@@ -325,7 +325,7 @@ impl Scheduler {
             }
         }
         if !rounds.done.is_empty()
-            && let Err(error) = self.beat(rounds, Vec::new()).await
+            && let Err(error) = self.show(rounds, Vec::new()).await
         {
             first_error.get_or_insert(error);
         }
@@ -369,7 +369,22 @@ impl Scheduler {
         if views.is_empty() && rounds.done.is_empty() {
             return Ok(());
         }
-        self.beat(rounds, views).await
+        self.show(rounds, views).await
+    }
+
+    /// Beats. Where outages are outlived ticks do not wait for it: they go through the outbox, and what could
+    /// not be shown or recorded is later.
+    async fn show(&self, rounds: &mut Rounds, schedules: Vec<ScheduleView>) -> Result<()> {
+        let beaten = self.beat(rounds, schedules).await;
+        let (Err(error), Some(_)) = (&beaten, &self.inner.connection.survivor) else {
+            return beaten;
+        };
+        tracing::debug!(%error, "could not show schedules");
+        rounds.shown_at = Some(self.now());
+        // The history of one schedule keeps no more.
+        let beyond = rounds.done.len().saturating_sub(limits::TICKS_KEPT);
+        rounds.done.drain(..beyond);
+        Ok(())
     }
 
     /// Brings ticks into the history, and shows schedules.

@@ -1,10 +1,11 @@
 //! What workers go through: runs that are longer than the outage, the end of the process in the middle of one.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use outlast::{Cancel, TaskRequest, Worker};
+use outlast::{Cancel, Run, Schedule, TaskRequest, Timestamp, Worker};
 use outlast_testkit::proxy::TcpProxy;
 use outlast_testkit::server::RedisServer;
 use tokio::time::Instant;
@@ -101,4 +102,41 @@ async fn f53_a_blip_between_the_end_of_a_run_and_its_report() {
     producer.stop().await;
     world.check().await;
     worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f72_ticks_of_schedules_while_the_server_is_away() {
+    let Some(world) = World::new().await else { return };
+    let ticks: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
+    // Two processes run the schedule, as they would on two machines; here they share a spool.
+    let workers = [0, 1].map(|_| {
+        let ticks = ticks.clone();
+        let every = Schedule::new("beat", "@every 1s", TaskRequest::raw("tick", "")).unwrap();
+        let worker = Worker::new(&world.connection.client()).schedule(every);
+        let worker = worker.handle_type("tick", move |run: Run| {
+            *ticks.lock().unwrap().entry(run.task().id.to_string()).or_default() += 1;
+            async {}
+        });
+        (worker.control(), tokio::spawn(worker.run()))
+    });
+    world.until("it ticks", |_| ticks.lock().unwrap().len() >= 2).await;
+    world.server.kill9();
+    world.pass(Duration::from_secs(5)).await;
+    let before = ticks.lock().unwrap().len();
+    // On the disk: they outlive the schedulers, too.
+    assert!(world.status().outbox.items >= 3, "{:?}", world.status());
+    world.server.restart().unwrap();
+    world.until("it ticks again", |_| ticks.lock().unwrap().len() >= before + 6).await;
+    for (control, task) in workers {
+        control.stop();
+        task.await.unwrap().unwrap();
+    }
+    let ticks = ticks.lock().unwrap();
+    assert!(ticks.values().all(|runs| *runs == 1), "{ticks:?}");
+    let seconds: Vec<i64> = ticks
+        .keys()
+        .map(|id| id.strip_prefix("beat@").unwrap().parse::<Timestamp>().unwrap().as_seconds())
+        .collect();
+    let gaps: Vec<_> = seconds.windows(2).filter(|pair| pair[1] - pair[0] != 1).collect();
+    assert!(gaps.is_empty(), "{gaps:?} of {ticks:?}");
 }
