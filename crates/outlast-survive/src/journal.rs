@@ -37,7 +37,7 @@ pub enum JournalMode {
 }
 
 /// Stores settlements that cannot be delivered.
-pub struct Journal {
+pub(crate) struct Journal {
     below: Arc<dyn Broker>,
     keeper: Keeper,
     mode: JournalMode,

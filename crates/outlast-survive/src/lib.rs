@@ -31,12 +31,11 @@ mod spool;
 mod survivor;
 mod verb;
 
-pub use breaker::{Breaker, CircuitState, Class, HomeStatus, Outage};
+pub use breaker::{CircuitState, Class, HomeStatus, Outage};
 pub use clock::Clock;
 pub use event::{Counts, Event};
-pub use journal::{Journal, JournalMode};
+pub use journal::JournalMode;
 pub use keep::NotStored;
-pub use outbox::Outbox;
 pub use spool::{
     Quarantined, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Stored, Waiting, WhenFull,
 };

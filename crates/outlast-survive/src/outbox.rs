@@ -13,11 +13,11 @@ use outlast_core::{
 use crate::journal::Journal;
 use crate::keep::{Keeper, Offer, Offered, not_stored};
 use crate::layer::layer;
-use crate::spool::{SpoolError, Store};
+use crate::spool::Store;
 use crate::verb::Enqueues;
 
 /// Stores enqueues that cannot be delivered.
-pub struct Outbox {
+pub(crate) struct Outbox {
     below: Arc<Journal>,
     keeper: Keeper,
 }
@@ -72,14 +72,6 @@ impl Outbox {
             kept.map_err(|error| not_stored::<Enqueues>(waits(&offer.queue), error))?;
         }
         Ok(stored(verdicts))
-    }
-
-    /// What waits in the outbox, for all processes.
-    ///
-    /// # Errors
-    /// [`SpoolError`] if the file cannot be read.
-    pub fn waiting(&self) -> Result<crate::Waiting, SpoolError> {
-        self.keeper.spool.waiting(Store::Outbox)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The commands: one file per noun, each with what it takes and what it does.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use outlast::survive::{Spool, SpoolLimits, Survive};
 use outlast::{Client, Connection, Error, ErrorKind, Inspector, Kind};
@@ -55,6 +56,13 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
     }
 }
 
+/// How long a command waits for the broker before its tasks are stored: it connects first, and what it stores
+/// is delivered by somebody else. A program that goes on waits for less.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The same for a worker, whose outcomes and ticks are delivered by itself.
+pub(crate) const WORKER_PATIENCE: Duration = Duration::from_millis(250);
+
 /// What every command is given.
 pub(crate) struct Context {
     pub(crate) global: Global,
@@ -83,7 +91,7 @@ impl Context {
     /// A client whose tasks wait on this machine's disk while a server is away.
     pub(crate) async fn client(&self) -> Result<Client, CliError> {
         let config = self.load(&self.global.asked())?;
-        Ok(surviving(&config).await?.client())
+        Ok(surviving(&config, COMMAND_PATIENCE).await?.client())
     }
 
     /// What waits for the configured broker.
@@ -104,10 +112,10 @@ impl Context {
 }
 
 /// Opens the configured broker so that its outages are outlived, where it may be away.
-pub(crate) async fn surviving(config: &Config) -> Result<Connection, CliError> {
+pub(crate) async fn surviving(config: &Config, patience: Duration) -> Result<Connection, CliError> {
     let Some(spool) = &config.spool else { return open(config).await };
     config::make_spool_folder(spool)?;
-    let survive = Survive::new(&spool.value);
+    let survive = Survive::new(&spool.value).patience(patience);
     Connection::surviving(&config.broker.value, survive).await.map_err(cannot_open)
 }
 

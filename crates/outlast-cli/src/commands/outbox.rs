@@ -8,7 +8,7 @@ use outlast::survive::{Spool, SpoolError, Status, Store};
 use serde::Serialize;
 
 use super::outage::waiting;
-use super::{Context, progress, surviving};
+use super::{Context, WORKER_PATIENCE, progress, surviving};
 use crate::args::duration;
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format, Row};
@@ -145,7 +145,7 @@ async fn flush(context: &Context, args: &FlushArgs) -> Outcome {
     let quarantined = waiting(&before, Store::Outbox)?.quarantined;
     drop(before);
     let config = context.load(&context.global.asked())?;
-    let connection = surviving(&config).await?;
+    let connection = surviving(&config, WORKER_PATIENCE).await?;
     let Some(survivor) = connection.survivor() else {
         return Err(CliError::usage("this broker has no outbox"));
     };

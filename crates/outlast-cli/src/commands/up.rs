@@ -5,7 +5,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::work::{nothing_to_run, runners, schedule, work, worker};
-use super::{Context, surviving};
+use super::{Context, WORKER_PATIENCE, surviving};
 use crate::args::WorkerOptions;
 use crate::config::{Config, Origin, masked};
 use crate::exit::{CliError, Outcome};
@@ -36,7 +36,7 @@ pub(crate) async fn run(context: &Context, args: &UpArgs) -> Outcome {
         return Err(nothing_to_run(&config));
     }
     let runners = runners(&config, Busy::Snooze)?;
-    let client = surviving(&config).await?.client();
+    let client = surviving(&config, WORKER_PATIENCE).await?.client();
     let mut worker = worker(&config, &client, runners);
     for own in &config.schedules {
         worker = worker.schedule(schedule(own)?);

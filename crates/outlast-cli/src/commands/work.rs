@@ -6,7 +6,7 @@ use clap::Args;
 use outlast::{Client, Failure, QueueOptions, Schedule, Summary, TaskRequest, Worker};
 use serde::Serialize;
 
-use super::{Context, surviving};
+use super::{Context, WORKER_PATIENCE, surviving};
 use crate::args::WorkerOptions;
 use crate::config::{self, Config, Problems, ScheduleConfig};
 use crate::exit::{CliError, Exit, Outcome};
@@ -34,7 +34,7 @@ pub(crate) async fn run(context: &Context, args: &WorkArgs) -> Outcome {
         let schedules = config.schedules.len();
         tracing::info!(schedules, "schedules are run by `outlast up`, not by `outlast work`");
     }
-    let client = surviving(&config).await?.client();
+    let client = surviving(&config, WORKER_PATIENCE).await?.client();
     let mut worker = worker(&config, &client, runners);
     if args.exit_when_empty {
         worker = worker.exit_when_empty();

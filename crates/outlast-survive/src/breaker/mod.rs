@@ -42,7 +42,7 @@ const CALL_MAX: Duration = Duration::from_secs(15);
 const GRACE: Duration = Duration::from_secs(15);
 
 /// The layer directly over the broker.
-pub struct Breaker {
+pub(crate) struct Breaker {
     below: Arc<dyn Broker>,
     clock: Clock,
     events: Arc<Events>,
