@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -13,10 +14,10 @@ import (
 
 func bench(args []string) error {
 	figures := map[string]func([]string) error{
-		"enqueue": benchEnqueue, "drain": benchDrain, "pickup": benchPickup,
+		"enqueue": benchEnqueue, "drain": benchDrain, "pickup": benchPickup, "lateness": benchLateness,
 	}
 	if len(args) == 0 || figures[args[0]] == nil {
-		return fmt.Errorf("%w: bench enqueue|drain|pickup", errUsage)
+		return fmt.Errorf("%w: bench enqueue|drain|pickup|lateness", errUsage)
 	}
 	return figures[args[0]](args[1:])
 }
@@ -53,6 +54,8 @@ type drain struct {
 	load        load
 	concurrency int
 	fill        bool
+	waiting     int
+	active      int
 	patience    time.Duration
 }
 
@@ -64,6 +67,8 @@ func benchDrain(args []string) error {
 	flags.IntVar(&d.load.payloadBytes, "payload-bytes", 64, "size of a payload")
 	flags.StringVar(&d.load.queue, "queue", "bench", "queue")
 	flags.BoolVar(&d.fill, "fill", true, "enqueue the tasks first; with false they must be there")
+	flags.IntVar(&d.waiting, "waiting", 0, "further tasks that wait behind them and are not to be run")
+	flags.IntVar(&d.active, "active", 0, "further tasks that are active all the time")
 	flags.DurationVar(&d.patience, "patience", 10*time.Minute, "when to give up")
 	if err := parse(flags, at, args, 0); err != nil {
 		return err
@@ -79,8 +84,9 @@ func benchDrain(args []string) error {
 	return d.run(at)
 }
 
-// run counts each id once, however often it is executed, and stops the first clock when the last
-// one has been handled, the second when Redis has no active task left.
+// run counts each task once by its number (or its id, where the payload has no room for one), however
+// often it is executed, and stops the first clock when the last one has been handled, the second when
+// Redis has no active task left. With others waiting behind them there is only the first.
 func (d *drain) run(at *address) error {
 	inspector := asynq.NewInspector(at.asynq())
 	defer inspector.Close()
@@ -88,8 +94,8 @@ func (d *drain) run(at *address) error {
 	if err != nil {
 		return err
 	}
-	if before.Pending != d.load.count {
-		return fmt.Errorf("queue %q has %d pending tasks, not %d", d.load.queue, before.Pending, d.load.count)
+	if before.Pending != d.load.count+d.waiting {
+		return fmt.Errorf("queue %q has %d pending tasks, not %d", d.load.queue, before.Pending, d.load.count+d.waiting)
 	}
 	runs := counter{seen: make(map[string]struct{}, d.load.count), want: d.load.count, reached: make(chan struct{})}
 	server := asynq.NewServer(at.asynq(), asynq.Config{
@@ -107,10 +113,13 @@ func (d *drain) run(at *address) error {
 		return fmt.Errorf("after %s only %d of %d tasks had run", d.patience, runs.distinct(), d.load.count)
 	}
 	handled := time.Since(began)
-	if err := d.awaitSettled(inspector, patience); err != nil {
-		return err
+	settled := handled
+	if d.waiting == 0 {
+		if err := d.awaitSettled(inspector, patience); err != nil {
+			return err
+		}
+		settled = time.Since(began)
 	}
-	settled := time.Since(began)
 	printLine(map[string]any{
 		"bench": "drain", "tasks": d.load.count, "concurrency": d.concurrency, "payload_bytes": d.load.payloadBytes,
 		"distinct": runs.distinct(), "executions": runs.executions(), "seconds": settled.Seconds(),
@@ -125,7 +134,7 @@ func (d *drain) awaitSettled(inspector *asynq.Inspector, patience <-chan time.Ti
 		if err != nil {
 			return err
 		}
-		if info.Active == 0 && info.Pending == 0 {
+		if info.Active == d.active && info.Pending == 0 {
 			return nil
 		}
 		select {
@@ -144,8 +153,11 @@ type counter struct {
 	reached chan struct{}
 }
 
-func (c *counter) count(ctx context.Context, _ *asynq.Task) error {
+func (c *counter) count(ctx context.Context, task *asynq.Task) error {
 	id, _ := asynq.GetTaskID(ctx)
+	if n, ok := taskNumber(task.Payload()); ok {
+		id = strconv.FormatInt(n, 10)
+	}
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	c.total++
@@ -208,11 +220,11 @@ func benchPickup(args []string) error {
 		}
 		waits = append(waits, (<-started).Sub(began))
 	}
-	printPickup(waits)
+	printWaits("pickup", waits)
 	return nil
 }
 
-func printPickup(waits []time.Duration) {
+func printWaits(bench string, waits []time.Duration) {
 	slices.Sort(waits)
 	var sum time.Duration
 	for _, wait := range waits {
@@ -220,9 +232,58 @@ func printPickup(waits []time.Duration) {
 	}
 	at := func(share float64) float64 { return ms(waits[int(share*float64(len(waits)-1)+0.5)]) }
 	printLine(map[string]any{
-		"bench": "pickup", "samples": len(waits), "seconds": sum.Seconds(),
+		"bench": bench, "samples": len(waits), "seconds": sum.Seconds(),
 		"p50_ms": at(0.5), "p99_ms": at(0.99), "max_ms": at(1), "mean_ms": ms(sum) / float64(len(waits)),
 	})
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+// benchLateness measures how long after its due time a task starts on an otherwise idle server. The due
+// times are whole seconds, because asynq keeps no more of them.
+func benchLateness(args []string) error {
+	flags, at := newFlags("bench lateness")
+	seconds := flags.Int("seconds", 10, "seconds with tasks that are due")
+	each := flags.Int("each", 20, "tasks of each second")
+	concurrency := flags.Int("c", 10, "concurrency of the server")
+	queue := flags.String("queue", "bench", "queue")
+	if err := parse(flags, at, args, 0); err != nil {
+		return err
+	}
+	if *seconds < 1 || *each < 1 {
+		return fmt.Errorf("%w: %d seconds of %d tasks", errUsage, *seconds, *each)
+	}
+	client := asynq.NewClient(at.asynq())
+	defer client.Close()
+	late := make(chan time.Duration, *seconds**each)
+	server := asynq.NewServer(at.asynq(), asynq.Config{
+		Queues: map[string]int{*queue: 1}, Concurrency: *concurrency, LogLevel: asynq.WarnLevel,
+	})
+	err := server.Start(asynq.HandlerFunc(func(_ context.Context, task *asynq.Task) error {
+		due, err := strconv.ParseInt(string(task.Payload()), 10, 64)
+		if err == nil {
+			late <- time.Since(time.Unix(due, 0))
+		}
+		return err
+	}))
+	if err != nil {
+		return err
+	}
+	defer server.Shutdown()
+	first := time.Now().Unix() + 2
+	for second := range *seconds {
+		due := first + int64(second)
+		for range *each {
+			task := asynq.NewTask("bench", strconv.AppendInt(nil, due, 10))
+			if _, err := client.Enqueue(task, asynq.Queue(*queue), asynq.ProcessAt(time.Unix(due, 0))); err != nil {
+				return err
+			}
+		}
+	}
+	waits := make([]time.Duration, 0, cap(late))
+	for range cap(late) {
+		waits = append(waits, <-late)
+	}
+	printWaits("lateness", waits)
+	return nil
+}

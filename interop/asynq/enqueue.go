@@ -1,9 +1,11 @@
 package main
 
 import (
-	"crypto/rand"
+	"bytes"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,17 +59,32 @@ type load struct {
 	queue, kind                  string
 }
 
+// numberedBytesMin is the size from which on a payload has room for the task's number.
+const numberedBytesMin = 26
+
+// payload is that of task number n: JSON with its number, or bytes of no meaning where that has no room.
+func (l *load) payload(n int64) []byte {
+	if l.payloadBytes < numberedBytesMin {
+		return bytes.Repeat([]byte{'x'}, l.payloadBytes)
+	}
+	return fmt.Appendf(nil, `{"n":%010d,"fill":"%s"}`, n, strings.Repeat("x", l.payloadBytes-numberedBytesMin))
+}
+
+// taskNumber reads it back.
+func taskNumber(payload []byte) (int64, bool) {
+	if len(payload) < numberedBytesMin || !bytes.HasPrefix(payload, []byte(`{"n":`)) {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(payload[5:15]), 10, 64)
+	return n, err == nil
+}
+
 // run returns how many seconds it took; the first error ends it.
 func (l *load) run(client *asynq.Client) (float64, error) {
 	if l.callers < 1 || l.payloadBytes < 0 {
 		return 0, fmt.Errorf("%w: %d callers, %d bytes of payload", errUsage, l.callers, l.payloadBytes)
 	}
-	payload := make([]byte, l.payloadBytes)
-	if _, err := rand.Read(payload); err != nil {
-		return 0, err
-	}
-	var left atomic.Int64
-	left.Store(int64(l.count))
+	var next atomic.Int64
 	failures := make(chan error, l.callers)
 	var callers sync.WaitGroup
 	began := time.Now()
@@ -75,10 +92,10 @@ func (l *load) run(client *asynq.Client) (float64, error) {
 		callers.Add(1)
 		go func() {
 			defer callers.Done()
-			for left.Add(-1) >= 0 {
-				if _, err := client.Enqueue(asynq.NewTask(l.kind, payload), asynq.Queue(l.queue)); err != nil {
+			for n := next.Add(1) - 1; n < int64(l.count); n = next.Add(1) - 1 {
+				if _, err := client.Enqueue(asynq.NewTask(l.kind, l.payload(n)), asynq.Queue(l.queue)); err != nil {
 					failures <- err
-					left.Store(0)
+					next.Store(int64(l.count))
 					return
 				}
 			}

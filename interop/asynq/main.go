@@ -34,7 +34,7 @@ func commands() []command {
 		{"inspect", "requests from the arguments, or from standard input", inspect},
 		{"schedule", "a scheduler for the entries on standard input", schedule},
 		{"golden", "records as client, server and scheduler leave them in Redis", golden},
-		{"bench", "enqueue, drain or pickup: figures to compare with", bench},
+		{"bench", "enqueue, drain, pickup or lateness: figures to compare with", bench},
 		{"ping", "how fast the server answers PING", ping},
 	}
 }
@@ -83,13 +83,18 @@ type address struct {
 	redis string
 	db    int
 	pool  int
+	user  string
 }
+
+// passwordEnv names the password: one on the command line would be there for all to read.
+const passwordEnv = "OUTLAST_INTEROP_PASSWORD"
 
 func newFlags(name string) (*flag.FlagSet, *address) {
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	at := &address{}
 	flags.StringVar(&at.redis, "redis", "", "host:port of the server (required)")
 	flags.IntVar(&at.db, "db", 0, "number of the database")
+	flags.StringVar(&at.user, "user", "", "name to log in with; the password is in "+passwordEnv)
 	flags.IntVar(&at.pool, "pool", 0, "most connections of a client; 0: as the library likes")
 	return flags, at
 }
@@ -112,11 +117,15 @@ func parse(flags *flag.FlagSet, at *address, args []string, extraMax int) error 
 }
 
 func (a *address) asynq() asynq.RedisClientOpt {
-	return asynq.RedisClientOpt{Addr: a.redis, DB: a.db, PoolSize: a.pool}
+	return asynq.RedisClientOpt{
+		Addr: a.redis, DB: a.db, PoolSize: a.pool, Username: a.user, Password: os.Getenv(passwordEnv),
+	}
 }
 
 func (a *address) raw() *redis.Client {
-	return redis.NewClient(&redis.Options{Addr: a.redis, DB: a.db, PoolSize: a.pool})
+	return redis.NewClient(&redis.Options{
+		Addr: a.redis, DB: a.db, PoolSize: a.pool, Username: a.user, Password: os.Getenv(passwordEnv),
+	})
 }
 
 // Many goroutines print; a line is written at once and whole, so that a killed process leaves no

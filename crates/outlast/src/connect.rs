@@ -169,6 +169,12 @@ impl Connection {
         &self.url
     }
 
+    /// The broker itself: its verbs, batch by batch, for layers of your own and for measuring.
+    #[must_use]
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        self.broker.clone()
+    }
+
     /// The clock that is asked for the time.
     #[must_use]
     pub fn clock(&self) -> &Clock {

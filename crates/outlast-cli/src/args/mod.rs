@@ -97,7 +97,7 @@ pub(crate) enum Command {
     Stats(stats::StatsArgs),
     /// Check what a Redis broker holds, while it is in use; exit 1 if something is wrong
     Fsck(fsck::FsckArgs),
-    /// Measure the embedded broker on this machine, beside what its disk can do
+    /// Measure the broker on this machine, beside what its disk can do, or a Redis server beside asynq
     Bench(bench::BenchArgs),
     /// Print or check the configuration
     #[command(subcommand)]

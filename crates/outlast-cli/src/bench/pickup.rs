@@ -1,95 +1,127 @@
 //! How long an idle worker takes to start a task: enqueued in its own process, and in another.
 
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use outlast::{Client, RawPayload, TaskRequest, Worker, WorkerControl};
+use outlast::{Client, QueueName, RawPayload, TaskRequest, Worker, WorkerControl};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::Outcome;
 use super::report::Figure;
-use super::{Size, fresh};
 
 /// Time for the last task to be settled: the figure is about an idle worker.
 const PAUSE: Duration = Duration::from_millis(5);
 
-type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+/// How long one task may take to be started.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(folder: &Path, size: Size, each: &mut impl FnMut(&Figure)) -> Outcome<()> {
-    let (url, connection) = fresh(folder, "pickup").await?;
-    let mut idle = Idle::start(&connection.client());
-    let mut own = Vec::with_capacity(size.pickups);
-    let client = connection.client();
-    for _ in 0..size.pickups {
+/// Times from enqueue to the handler's first line, in microseconds, the shortest first.
+pub(super) struct Times {
+    /// Enqueued in the worker's own process.
+    pub(super) own: Vec<u64>,
+    /// Enqueued by another process.
+    pub(super) other: Vec<u64>,
+    samples: usize,
+}
+
+impl Times {
+    /// The figures they make.
+    pub(super) fn figures(&self) -> [Figure; 3] {
+        let figure = |name, times: &[u64], percent| {
+            let value = millis(times, percent);
+            Figure::new(name, value, "ms").exact(times.len() == self.samples)
+        };
+        [
+            figure("pickup.p50", &self.own, 50),
+            figure("pickup.p99", &self.own, 99),
+            figure("pickup.other_process.p50", &self.other, 50),
+        ]
+    }
+}
+
+/// Times `samples` pickups of either kind on the broker behind `url`, which `client` uses.
+pub(super) async fn measure(
+    url: &str,
+    client: &Client,
+    queue: &QueueName,
+    samples: usize,
+) -> Outcome<Times> {
+    let mut idle = Idle::start(client, queue);
+    let mut own = Vec::with_capacity(samples);
+    for _ in 0..samples {
         tokio::time::sleep(PAUSE).await;
-        client.enqueue(TaskRequest::raw("pickup", micros_now().to_string())).await?;
+        client.enqueue(sent_now(queue)).await?;
         own.push(idle.next().await?);
     }
-    own.sort_unstable();
-    let exact = own.len() == size.pickups;
-    each(&Figure::new("pickup.p50", millis(&own, 50), "ms").exact(exact));
-    each(&Figure::new("pickup.p99", millis(&own, 99), "ms").exact(exact));
-
-    let mut other = Vec::with_capacity(size.pickups);
-    let mut producer = Producer::start(&url)?;
-    for _ in 0..size.pickups {
+    let mut other = Vec::with_capacity(samples);
+    let mut producer = Producer::start(url, queue)?;
+    for _ in 0..samples {
         tokio::time::sleep(PAUSE).await;
         producer.enqueue()?;
         other.push(idle.next().await?);
     }
     producer.end()?;
-    other.sort_unstable();
-    let exact = other.len() == size.pickups;
-    each(&Figure::new("pickup.other_process.p50", millis(&other, 50), "ms").exact(exact));
     idle.stop().await?;
-    connection.close().await;
-    Ok(())
+    own.sort_unstable();
+    other.sort_unstable();
+    Ok(Times { own, other, samples })
 }
 
-/// A worker with nothing to do, and the times from enqueue to start in microseconds.
-struct Idle {
+/// A worker with nothing to do, and how long after the moment in their payload its tasks start.
+pub(super) struct Idle {
     control: WorkerControl,
     running: JoinHandle<outlast::Result<outlast::Summary>>,
     times: mpsc::Receiver<u64>,
 }
 
 impl Idle {
-    fn start(client: &Client) -> Self {
+    pub(super) fn start(client: &Client, queue: &QueueName) -> Self {
         let (tell, times) = mpsc::channel(16);
-        let worker =
-            Worker::new(client).handle_type("pickup", move |RawPayload(sent): RawPayload| {
-                let tell = tell.clone();
-                async move {
-                    let now = micros_now();
-                    let sent = std::str::from_utf8(&sent).ok().and_then(|sent| sent.parse().ok());
-                    let _ = tell.send(now.saturating_sub(sent.unwrap_or(0))).await;
-                }
-            });
+        let worker = Worker::new(client).queue(queue.as_str(), 1);
+        let worker = worker.handle_type("pickup", move |RawPayload(sent): RawPayload| {
+            let tell = tell.clone();
+            async move {
+                let now = micros_now();
+                let sent = std::str::from_utf8(&sent).ok().and_then(|sent| sent.parse().ok());
+                let _ = tell.send(now.saturating_sub(sent.unwrap_or(0))).await;
+            }
+        });
         let control = worker.control();
         Self { control, running: tokio::spawn(worker.run_until(std::future::pending())), times }
     }
 
-    async fn next(&mut self) -> Outcome<u64> {
-        let time = tokio::time::timeout(Duration::from_secs(10), self.times.recv()).await?;
+    pub(super) async fn next(&mut self) -> Outcome<u64> {
+        let time = tokio::time::timeout(PATIENCE, self.times.recv()).await;
+        let time = time.map_err(|_| format!("a task was not started within {PATIENCE:?}"))?;
         time.ok_or_else(|| "the idle worker has ended".into())
     }
 
-    async fn stop(self) -> Outcome<()> {
+    pub(super) async fn stop(self) -> Outcome<()> {
         self.control.stop();
         self.running.await??;
         Ok(())
     }
 }
 
+/// A task that says when it was meant to start, in microseconds.
+pub(super) fn meant_for(queue: &QueueName, micros: u64) -> TaskRequest {
+    TaskRequest::raw("pickup", micros.to_string()).queue(queue.as_str())
+}
+
+fn sent_now(queue: &QueueName) -> TaskRequest {
+    meant_for(queue, micros_now())
+}
+
 /// Another process of this program that enqueues a task for every line it gets.
 struct Producer(Child);
 
 impl Producer {
-    fn start(url: &str) -> Outcome<Self> {
+    fn start(url: &str, queue: &QueueName) -> Outcome<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["bench", "--produce", "--broker", url]);
+        // By the environment: a URL may hold a password, and arguments are for all to read.
+        command.args(["bench", "--produce", queue.as_str()]).env("OUTLAST_BROKER", url);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut producer = Self(child);
         producer.read_line()?;
@@ -124,7 +156,7 @@ impl Drop for Producer {
 }
 
 /// The other process: says that it is ready, then enqueues a task for every line on standard input.
-pub(crate) async fn produce(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
+pub(crate) async fn produce(client: &Client, queue: &QueueName) -> Outcome<()> {
     println!("ready");
     let (lines, mut wanted) = mpsc::channel(1);
     std::thread::spawn(move || {
@@ -135,18 +167,19 @@ pub(crate) async fn produce(client: &Client) -> Result<(), Box<dyn std::error::E
         }
     });
     while wanted.recv().await.is_some() {
-        client.enqueue(TaskRequest::raw("pickup", micros_now().to_string())).await?;
+        client.enqueue(sent_now(queue)).await?;
     }
     Ok(())
 }
 
 #[expect(clippy::disallowed_methods, reason = "the bench measures real time between processes")]
-fn micros_now() -> u64 {
+pub(super) fn micros_now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn millis(sorted: &[u64], percent: usize) -> f64 {
+/// The time below which `percent` of the times are, in milliseconds.
+pub(super) fn millis(sorted: &[u64], percent: usize) -> f64 {
     let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
     sorted.get(at).map_or(f64::NAN, |&micros| micros as f64 / 1000.0)
 }

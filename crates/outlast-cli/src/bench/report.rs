@@ -12,7 +12,7 @@ pub(crate) struct Figure {
     /// What the value counts.
     pub(crate) unit: &'static str,
     /// Broker and durability.
-    pub(crate) mode: &'static str,
+    pub(crate) mode: String,
     /// Whether every task was counted exactly once; `None` where there are no tasks to count.
     pub(crate) exact: Option<bool>,
     /// What ran beside it.
@@ -24,6 +24,9 @@ pub(crate) struct Figure {
     /// Ours divided by that one's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ratio: Option<f64>,
+    /// How many rounds the values are the medians of, where there were several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rounds: Option<usize>,
 }
 
 /// The durability of the embedded broker.
@@ -37,11 +40,12 @@ impl Figure {
             figure,
             value,
             unit,
-            mode: MODE,
+            mode: MODE.to_owned(),
             exact: None,
             against: None,
             peer_value: None,
             ratio: None,
+            rounds: None,
         }
     }
 
@@ -57,18 +61,24 @@ impl Figure {
     pub(crate) fn against(mut self, peer: &'static str, value: f64) -> Self {
         self.against = Some(peer);
         self.peer_value = Some(round(value));
-        self.ratio = Some(round(self.value / value));
+        self.ratio = Some(round(self.value / value)).filter(|ratio| ratio.is_finite());
         self
     }
 
-    /// A figure of the machine itself.
-    pub(crate) fn yardstick(
-        figure: &'static str,
-        value: f64,
-        unit: &'static str,
-        mode: &'static str,
-    ) -> Self {
-        Self { mode, ..Self::new(figure, value, unit) }
+    /// A ceiling, with what was reached below it: the ratio is how much of it that is.
+    #[must_use]
+    pub(crate) fn reached(mut self, what: &'static str, value: f64) -> Self {
+        self.against = Some(what);
+        self.peer_value = Some(round(value));
+        self.ratio = Some(round(value / self.value));
+        self
+    }
+
+    /// Measured under other conditions than the embedded broker's.
+    #[must_use]
+    pub(crate) fn mode(mut self, mode: &str) -> Self {
+        self.mode = mode.to_owned();
+        self
     }
 }
 

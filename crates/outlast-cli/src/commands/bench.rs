@@ -1,27 +1,47 @@
-//! `outlast bench`: figures of the embedded broker on this machine, each beside its yardstick.
+//! `outlast bench`: figures of the broker on this machine, each beside its yardstick.
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use outlast::QueueName;
 use serde::Serialize;
 
-use super::Context;
-use crate::bench::{self, Figure, Size};
+use super::{Context, open};
+use crate::bench::{self, Extent, Figure};
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format, Row};
 
 /// What to measure, and where.
 #[derive(Args, Debug)]
 pub(crate) struct BenchArgs {
-    /// End within a minute; the figures are rougher
+    /// End in about a minute; the figures are rougher
     #[arg(long)]
     quick: bool,
-    /// The folder whose disk is measured
+    /// With a million tasks waiting as well: of a server, about 2 GB of its memory
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
+    /// Do next to nothing, to see that all figures come
+    #[arg(long, hide = true, conflicts_with_all = ["quick", "full"])]
+    tiny: bool,
+    /// The folder whose disk is measured, for the embedded broker
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Be the other process of the pickup figure
-    #[arg(long, hide = true)]
-    produce: bool,
+    /// Run this beside ours, on the same server, in turns
+    #[arg(long, value_name = "PEER")]
+    against: Option<Peer>,
+    /// The program that runs asynq; where scripts/install-interop puts it unless given [env: OUTLAST_ASYNQ]
+    #[arg(long, value_name = "PATH", requires = "against")]
+    asynq: Option<PathBuf>,
+    /// Be the other process of the pickup figure, for this queue
+    #[arg(long, hide = true, value_name = "QUEUE")]
+    produce: Option<QueueName>,
+}
+
+/// Who can be compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Peer {
+    /// Go's asynq
+    Asynq,
 }
 
 /// A figure as a row.
@@ -37,7 +57,7 @@ impl Row for Shown<'_> {
         let exact = figure.exact.map(|exact| if exact { "yes" } else { "NO" });
         let number = |value: f64| value.to_string();
         let against = match (figure.against, figure.peer_value) {
-            (Some(peer), Some(value)) => format!("{} {}: {peer}", number(value), figure.unit),
+            (Some(peer), Some(value)) => format!("{}: {peer}", number(value)),
             _ => String::new(),
         };
         vec![
@@ -52,16 +72,13 @@ impl Row for Shown<'_> {
 }
 
 pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
-    if args.produce {
-        return bench::produce(&context.client().await?)
-            .await
-            .map(|()| Exit::Done)
-            .map_err(|error| failed(&*error));
+    if let Some(queue) = &args.produce {
+        let produced = bench::produce(&context.client().await?, queue).await;
+        return produced.map(|()| Exit::Done).map_err(failed);
     }
-    let size = if args.quick { Size::QUICK } else { Size::FULL };
     let mut figures = Vec::new();
     let mut trouble = None;
-    bench::run(&args.dir, size, |figure| {
+    measure(context, args, |figure| {
         if context.format() == Format::Json
             && let Err(error) = output::rows(Format::Json, &[Shown(figure)])
         {
@@ -69,8 +86,7 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
         }
         figures.push(figure.clone());
     })
-    .await
-    .map_err(|error| failed(&*error))?;
+    .await?;
     if let Some(error) = trouble {
         return Err(error);
     }
@@ -86,6 +102,44 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     }
 }
 
-fn failed(error: &dyn std::error::Error) -> CliError {
-    CliError::new(Exit::Failed, format!("could not measure: {error}"))
+/// A server if one is configured, else the embedded broker in a file of its own.
+async fn measure(
+    context: &Context,
+    args: &BenchArgs,
+    each: impl FnMut(&Figure),
+) -> Result<(), CliError> {
+    let config = context.load(&context.global.asked())?;
+    if !bench::redis::is_server(&config.broker.value) {
+        if args.against.is_some() {
+            return Err(CliError::usage(
+                "asynq runs on Redis only: name a server with --broker redis://…",
+            ));
+        }
+        let size = bench::sqlite::Size::of(args.extent());
+        return bench::sqlite::run(&args.dir, size, each).await.map_err(failed);
+    }
+    let asynq = args.against.map(|Peer::Asynq| bench::redis::find_asynq(args.asynq.as_deref()));
+    let server = bench::redis::Server::of(&config.broker.value, asynq.transpose()?)?;
+    // It says what is wrong with a server as all commands do.
+    open(&config).await?.close().await;
+    bench::redis::run(&server, args.extent(), each).await.map_err(failed)
+}
+
+impl BenchArgs {
+    fn extent(&self) -> Extent {
+        match (self.tiny, self.quick, self.full) {
+            (true, ..) => Extent::Tiny,
+            (_, true, _) => Extent::Quick,
+            (.., true) => Extent::Full,
+            _ => Extent::Usual,
+        }
+    }
+}
+
+/// A bench that could not be done, with the exit code of its cause where that is a broker's.
+fn failed(error: Box<dyn std::error::Error>) -> CliError {
+    match error.downcast::<outlast::Error>() {
+        Ok(error) => CliError::from(*error),
+        Err(error) => CliError::new(Exit::Failed, format!("could not measure: {error}")),
+    }
 }

@@ -2,6 +2,7 @@
 //! of the command line is a test here, one file per noun.
 
 mod bad_input;
+mod bench;
 mod config;
 mod enqueue;
 mod fsck;

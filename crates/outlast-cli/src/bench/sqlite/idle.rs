@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use outlast::Worker;
 
-use super::report::Figure;
-use super::{Size, Stopwatch, fresh};
+use super::{Figure, Size, Stopwatch, fresh};
 
 /// Time for the start to be over: opening, first beat, first claims.
 const SETTLE: Duration = Duration::from_millis(500);
