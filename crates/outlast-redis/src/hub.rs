@@ -93,6 +93,12 @@ impl Hub {
         self.looks().seen.get(subject).copied()
     }
 
+    /// True if nothing of these has changed since somebody looked.
+    pub(crate) fn are_known(&self, subjects: &[Subject]) -> bool {
+        let looks = self.looks();
+        subjects.iter().all(|subject| looks.seen.contains_key(subject))
+    }
+
     /// The state of a subject's changes, to be compared when the look is over.
     pub(crate) fn mark(&self, subject: &Subject) -> (u64, u64) {
         let looks = self.looks();
@@ -229,6 +235,22 @@ mod tests {
         let mark = hub.mark(&queue());
         hub.reset();
         assert!(!hub.keep(&queue(), mark, EMPTY));
+    }
+
+    /// A worker waits for tasks and, beside that, for commands. Each task rang for both, the second found nothing, and took
+    /// that for a crowd of others who had been quicker: tasks were started up to 16 ms late on an idle system.
+    #[test]
+    fn a_change_concerns_only_those_who_wait_for_it() {
+        let (hub, root) = (Hub::new(), Root::new("asynq"));
+        let commands = Subject::Commands(LeaseToken::new(7).expect("a token"));
+        for (subject, seen) in [(queue(), EMPTY), (commands.clone(), Seen::Commands { waiting: 0 })]
+        {
+            assert!(hub.keep(&subject, hub.mark(&subject), seen));
+        }
+        hub.take(&root, &invalidate("asynq:{q}:pending"));
+        assert!(hub.are_known(std::slice::from_ref(&commands)));
+        assert!(!hub.are_known(&[queue()]));
+        assert!(!hub.are_known(&[queue(), commands]));
     }
 
     #[test]

@@ -24,7 +24,9 @@ const PROBE_PAUSE_MIN: Duration = Duration::from_millis(20);
 /// How often a waiter looks where the server does not tell.
 const POLL_EVERY: Duration = Duration::from_millis(200);
 
-/// The longest pause before a waiter that was often too late looks again.
+/// The longest pause before a waiter that was too late looks again, and before one that was often too late does.
+const JITTER_MIN: Duration = Duration::from_micros(250);
+/// See [`JITTER_MIN`].
 const JITTER_MAX: Duration = Duration::from_millis(16);
 
 impl Inner {
@@ -61,10 +63,12 @@ impl Inner {
                 false => POLL_EVERY,
             };
             let pause = [left, due, Some(net)].into_iter().flatten().min().unwrap_or(net);
-            was_rung = tokio::time::timeout(pause, bell.changed()).await.is_ok();
+            let is_ringing = tokio::time::timeout(pause, bell.changed()).await.is_ok();
+            // The bell rings for all waiters of the process; the others' changes are no reason to leave them room.
+            was_rung = is_ringing && !self.hub.are_known(&subjects);
             if was_rung {
-                tokio::time::sleep(self.jitter()).await;
-            } else if is_told && pause == net {
+                self.leave_room().await;
+            } else if !is_ringing && is_told && pause == net {
                 // Of a dead connection the next look tells more: it makes another.
                 self.watch.probe(PROBE_EVERY).await;
             }
@@ -126,8 +130,12 @@ impl Inner {
         self.crowd.learn(too_late);
     }
 
-    fn jitter(&self) -> Duration {
-        self.crowd.window().mul_f64(rand::random::<f64>())
+    /// Lets others be quicker, if there seem to be any. A timer takes a millisecond even for no time at all.
+    async fn leave_room(&self) {
+        let window = self.crowd.window();
+        if !window.is_zero() {
+            tokio::time::sleep(window.mul_f64(rand::random::<f64>())).await;
+        }
     }
 
     /// A client of asynq's wants a task cancelled: whoever runs it here is told as ever.
@@ -156,7 +164,8 @@ impl Crowd {
     fn learn(&self, too_late: bool) {
         let before = self.window();
         let after = match too_late {
-            true => (2 * before).max(Duration::from_micros(250)).min(JITTER_MAX),
+            true => (2 * before).clamp(JITTER_MIN, JITTER_MAX),
+            false if before <= JITTER_MIN => Duration::ZERO,
             false => before / 2,
         };
         let micros = u64::try_from(after.as_micros()).unwrap_or(0);
