@@ -23,6 +23,9 @@ pub(crate) struct BenchArgs {
     /// Do next to nothing, to see that all figures come
     #[arg(long, hide = true, conflicts_with_all = ["quick", "full"])]
     tiny: bool,
+    /// Of a server, only the figures that begin with this, such as `drain`
+    #[arg(long, value_name = "FIGURE")]
+    only: Option<String>,
     /// The folder whose disk is measured, for the embedded broker
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
@@ -110,9 +113,9 @@ async fn measure(
 ) -> Result<(), CliError> {
     let config = context.load(&context.global.asked())?;
     if !bench::redis::is_server(&config.broker.value) {
-        if args.against.is_some() {
+        if args.against.is_some() || args.only.is_some() {
             return Err(CliError::usage(
-                "asynq runs on Redis only: name a server with --broker redis://…",
+                "--against and --only are for servers: name one with --broker redis://…",
             ));
         }
         let size = bench::sqlite::Size::of(args.extent());
@@ -122,7 +125,8 @@ async fn measure(
     let server = bench::redis::Server::of(&config.broker.value, asynq.transpose()?)?;
     // It says what is wrong with a server as all commands do.
     open(&config).await?.close().await;
-    bench::redis::run(&server, args.extent(), each).await.map_err(failed)
+    let only = args.only.as_deref();
+    bench::redis::run(&server, args.extent(), only, each).await.map_err(failed)
 }
 
 impl BenchArgs {

@@ -17,7 +17,9 @@ const OF_A_SERVER: [&str; 24] = [
     "enqueue.concurrent16",
     "enqueue.concurrent",
     "enqueue.bulk",
+    "ceiling.enqueue",
     "drain",
+    "ceiling.drain",
     "pickup.p50",
     "pickup.p99",
     "pickup.other_process.p50",
@@ -33,8 +35,6 @@ const OF_A_SERVER: [&str; 24] = [
     "redis.cpu_per_task.batch1",
     "redis.cpu_per_task.batch10",
     "redis.cpu_per_task",
-    "ceiling.enqueue",
-    "ceiling.drain",
 ];
 
 /// Of those, where tasks are counted.
@@ -170,7 +170,7 @@ fn a_bench_without_its_server_or_its_peer_says_what_is_missing() {
     let nobody = home.run(&["bench", "--tiny", "--broker", "redis://u:secret@127.0.0.1:1"]);
     nobody.refused(4, "127.0.0.1:1");
     assert!(!nobody.stderr.contains("secret"), "{nobody:?}");
-    home.run(&["bench", "--against", "asynq"]).refused(2, "asynq runs on Redis only");
+    home.run(&["bench", "--against", "asynq"]).refused(2, "are for servers");
     let url =
         ["--broker", "redis://127.0.0.1:1", "--against", "asynq", "--asynq", "/nowhere/asynq"];
     let missing = home.run(&[&["bench"], &url[..]].concat());

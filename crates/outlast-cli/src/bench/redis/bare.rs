@@ -17,7 +17,7 @@ use crate::bench::load::Done;
 use crate::bench::{Stopwatch, payload};
 
 /// Batches under way at once: more than that gains nothing on a server that does one thing at a time.
-const UNDER_WAY: usize = 16;
+const UNDER_WAY: usize = 8;
 
 /// How long the bare client counts as alive: longer than a measurement takes.
 const TTL: Duration = Duration::from_secs(3600);
@@ -69,22 +69,27 @@ impl Bare {
         let (mut enqueues, mut claims, mut settles) = (Lane::new(), Lane::new(), Lane::new());
         let mut run = 0;
         for first in (0..count).step_by(batch) {
-            self.enqueue(&mut enqueues, first..count.min(first + batch)).await?;
+            self.enqueue(&mut enqueues, tasks(first..count.min(first + batch))).await?;
             run += self.run(&mut claims, &mut settles, batch).await?;
         }
         Ok(run == count)
     }
 
-    /// How fast tasks number 0 to `count` can go in at all.
+    /// How fast tasks number 0 to `count` can go in at all. They are made before.
     pub(super) async fn flood(&self, count: usize) -> Outcome<Done> {
-        let size = limits::BATCH_TASKS_MAX;
+        let firsts = (0..count).step_by(limits::BATCH_TASKS_MAX);
+        let batches: Vec<_> =
+            firsts.map(|first| tasks(first..count.min(first + limits::BATCH_TASKS_MAX))).collect();
         let begin = Stopwatch::start();
-        self.at_once(|bare, nth| async move {
-            let mut lane = Lane::new();
-            for first in (nth * size..count).step_by(UNDER_WAY * size) {
-                bare.enqueue(&mut lane, first..count.min(first + size)).await?;
+        self.at_once(|bare, nth| {
+            let own: Vec<_> = batches.iter().skip(nth).step_by(UNDER_WAY).cloned().collect();
+            async move {
+                let mut lane = Lane::new();
+                for batch in own {
+                    bare.enqueue(&mut lane, batch).await?;
+                }
+                Ok(0)
             }
-            Ok(0)
         })
         .await?;
         Ok(Done { tasks: count, seconds: begin.seconds(), exact: true })
@@ -123,17 +128,8 @@ impl Bare {
         Ok(sum)
     }
 
-    async fn enqueue(
-        &self,
-        lane: &mut Lane,
-        numbers: std::ops::Range<usize>,
-    ) -> Result<(), BrokerError> {
-        let task = |n: usize| {
-            let id = TaskId::stored(&uuid::Uuid::new_v4().to_string());
-            NewTask::new(id, TaskType::stored("bench"), payload(n).into())
-        };
+    async fn enqueue(&self, lane: &mut Lane, tasks: Arc<[NewTask]>) -> Result<(), BrokerError> {
         let stamp = lane.next()?;
-        let tasks = numbers.map(task).collect();
         self.broker.enqueue(&self.queue, stamp, self.clock.now(), tasks).await?;
         lane.done(&stamp);
         Ok(())
@@ -171,6 +167,15 @@ impl Bare {
         settles.done(&stamp);
         Ok(count)
     }
+}
+
+/// Tasks of these numbers.
+fn tasks(numbers: std::ops::Range<usize>) -> Arc<[NewTask]> {
+    let task = |n: usize| {
+        let id = TaskId::stored(&uuid::Uuid::new_v4().to_string());
+        NewTask::new(id, TaskType::stored("bench"), payload(n).into())
+    };
+    numbers.map(task).collect()
 }
 
 /// One lane of a session of its own: one batch after the other.

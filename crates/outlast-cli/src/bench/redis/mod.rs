@@ -61,6 +61,8 @@ impl Server {
 /// Everything that the figures are made with.
 struct Bench {
     plan: Plan,
+    /// What the figures begin with that are wanted, unless all are.
+    only: Option<String>,
     mode: String,
     client: redis::Client,
     gauge: Gauge,
@@ -68,13 +70,15 @@ struct Bench {
     asynq: Option<(Asynq, Site)>,
 }
 
-/// Runs every figure on keys of its own, which are removed at the end; `each` gets the figures as they come.
+/// Runs every figure, or those whose names begin with `only`, on keys of its own, which are removed at the end; `each`
+/// gets the figures as they come.
 pub(crate) async fn run(
     server: &Server,
     extent: Extent,
+    only: Option<&str>,
     mut each: impl FnMut(&Figure),
 ) -> Outcome<()> {
-    let mut bench = Bench::open(server, extent).await?;
+    let mut bench = Bench::open(server, extent, only).await?;
     let measured = tokio::select! {
         measured = bench.measure(&mut each) => measured,
         _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
@@ -85,30 +89,36 @@ pub(crate) async fn run(
 }
 
 impl Bench {
-    async fn open(server: &Server, extent: Extent) -> Outcome<Self> {
+    async fn open(server: &Server, extent: Extent, only: Option<&str>) -> Outcome<Self> {
         let client = redis::Client::open(server.info.clone())?;
         let mut gauge = Gauge::new(&client).await?;
         let mode = gauge.mode().await?;
         let (own, asynqs) = site::both(&client).await?;
         let ours = Ours::open(in_namespace(&server.url, &own.root), own).await?;
         let asynq = server.asynq.clone().map(|asynq| (asynq, asynqs));
-        Ok(Self { plan: Plan::of(extent), mode, client, gauge, ours, asynq })
+        let (plan, only) = (Plan::of(extent), only.map(str::to_owned));
+        Ok(Self { plan, only, mode, client, gauge, ours, asynq })
     }
 
     async fn measure(&mut self, each: &mut impl FnMut(&Figure)) -> Outcome<()> {
         let mode = self.mode.clone();
         let mut each = |figure: Figure| each(&figure.mode(&mode));
-        self.ping().await?.into_iter().for_each(&mut each);
+        let only = self.only.clone();
+        let is_wanted = |name: &str| only.as_deref().is_none_or(|only| name.starts_with(only));
+        if is_wanted("yardstick") {
+            self.ping().await?.into_iter().for_each(&mut each);
+        }
         let mut known = Vec::new();
-        for turn in turns::of(self.plan) {
+        for (_, turn) in turns::of(self.plan).into_iter().filter(|(name, _)| is_wanted(name)) {
             for figure in self.take_turns(turn).await? {
                 known.push(figure.clone());
                 each(figure);
             }
         }
         turns::kept(&known).into_iter().for_each(&mut each);
-        self.cpu_per_task().await?.into_iter().for_each(&mut each);
-        self.ceilings(&known).await?.into_iter().for_each(&mut each);
+        if is_wanted("redis.cpu_per_task") {
+            self.cpu_per_task().await?.into_iter().for_each(&mut each);
+        }
         Ok(())
     }
 
@@ -166,34 +176,6 @@ impl Bench {
         let exact = done.exact && site.is_drained(0).await?;
         site.clear().await?;
         Ok(Some((micros as f64 / count as f64, exact)))
-    }
-
-    /// The same scripts without a client and a worker, and how much of that was reached.
-    async fn ceilings(&mut self, known: &[Figure]) -> Outcome<Vec<Figure>> {
-        let reached = |name: &str| known.iter().find(|figure| figure.figure == name);
-        let (mut flood, mut drain, mut exact) = (Vec::new(), Vec::new(), true);
-        for _ in 0..self.plan.rounds {
-            let bare = Bare::new(&self.ours.connection, &self.ours.site.queue).await?;
-            flood.push(bare.flood(self.plan.drain).await?.rate());
-            exact &= self.ours.site.holds(self.plan.drain).await?;
-            let done = bare.drain(self.plan.drain).await?;
-            drain.push(done.rate());
-            bare.end().await?;
-            exact &= done.exact && self.ours.site.is_drained(0).await?;
-        }
-        let mut figures = Vec::new();
-        for (name, rates, of, what) in [
-            ("ceiling.enqueue", flood, "enqueue.bulk", "reached by enqueue.bulk"),
-            ("ceiling.drain", drain, "drain", "reached by drain"),
-        ] {
-            let mut figure = Figure::new(name, tally::median(rates), "tasks/s").exact(exact);
-            figure.rounds = Some(self.plan.rounds);
-            figures.push(match reached(of) {
-                Some(ours) => figure.reached(what, ours.value),
-                None => figure,
-            });
-        }
-        Ok(figures)
     }
 
     /// Leaves nothing on the server. Whatever of ours still runs is cut off before.

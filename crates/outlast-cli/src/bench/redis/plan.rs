@@ -25,7 +25,9 @@ pub(super) struct Plan {
     pub(super) pickups_asynq: usize,
     /// Seconds with tasks that are due.
     pub(super) lateness: usize,
-    /// How long an idle worker is watched.
+    /// Time for an idle worker's start to be over: first beat, first claims, first sweeps.
+    pub(super) settle: Duration,
+    /// How long it is watched then.
     pub(super) idle: Duration,
     /// Tasks whose whole life is timed on the server, for each size of batch.
     pub(super) lives: usize,
@@ -59,6 +61,7 @@ impl Plan {
         pickups: 3,
         pickups_asynq: 1,
         lateness: 1,
+        settle: Duration::from_millis(200),
         idle: Duration::from_millis(500),
         lives: 200,
         memory: 500,
@@ -75,9 +78,10 @@ impl Plan {
         drain: 60_000,
         drain_asynq: 10_000,
         pickups: 100,
-        pickups_asynq: 4,
+        pickups_asynq: 3,
         lateness: 3,
-        idle: Duration::from_secs(3),
+        settle: Duration::from_secs(4),
+        idle: Duration::from_secs(4),
         lives: 5_000,
         memory: 100_000,
         active: 10_000,
@@ -95,6 +99,7 @@ impl Plan {
         pickups: 300,
         pickups_asynq: 20,
         lateness: 15,
+        settle: Duration::from_secs(4),
         idle: Duration::from_secs(20),
         lives: 20_000,
         memory: 100_000,

@@ -1,8 +1,7 @@
 //! What the two sides do in turns, and how each task is counted.
 
-use std::time::Duration;
-
 use super::asynq::Asynq;
+use super::bare::Bare;
 use super::gauge::Gauge;
 use super::ours::Ours;
 use super::plan::Plan;
@@ -17,9 +16,6 @@ pub(super) const FILLERS: usize = 64;
 
 /// Queues of the idle worker.
 const IDLE_QUEUES: usize = 20;
-
-/// Time for an idle worker's start to be over: first beat, first claims.
-const SETTLE: Duration = Duration::from_secs(1);
 
 /// Tasks that are due in each second of the lateness figure.
 const LATE_OF_EACH: usize = 20;
@@ -47,22 +43,22 @@ pub(super) enum Turn {
     Memory,
 }
 
-/// All of them, in order.
-pub(super) fn of(plan: Plan) -> Vec<Turn> {
-    let awaiting = |figure, callers, count| Turn::Awaiting { figure, callers, count };
+/// All of them, in order, each with what its figures begin with.
+pub(super) fn of(plan: Plan) -> Vec<(&'static str, Turn)> {
+    let awaiting = |figure, callers, count| (figure, Turn::Awaiting { figure, callers, count });
     let mut turns = vec![
         awaiting("enqueue.single", 1, plan.single),
         awaiting("enqueue.concurrent16", 16, plan.concurrent),
         awaiting("enqueue.concurrent", 64, plan.concurrent),
-        Turn::Bulk,
-        Turn::Drain,
-        Turn::Pickup,
-        Turn::Lateness,
-        Turn::Idle,
-        Turn::Memory,
-        Turn::DrainAmongActive,
+        ("enqueue.bulk", Turn::Bulk),
+        ("drain", Turn::Drain),
+        ("pickup", Turn::Pickup),
+        ("scheduled.lateness", Turn::Lateness),
+        ("idle.commands", Turn::Idle),
+        ("memory.per_task", Turn::Memory),
+        ("drain.active10k", Turn::DrainAmongActive),
     ];
-    turns.extend(plan.waiting.map(|count| Turn::BeforeWaiting { count }));
+    turns.extend(plan.waiting.map(|count| ("drain.waiting1m", Turn::BeforeWaiting { count })));
     turns
 }
 
@@ -114,7 +110,7 @@ impl Bench {
             site.empty().await?;
         }
         self.end(turn).await?;
-        Ok(tally.figures(turn.peer()))
+        Ok(beside_ceilings(tally.figures(turn.peer())))
     }
 
     /// Puts the others in place.
@@ -174,15 +170,23 @@ async fn ours(ours: &mut Ours, gauge: &mut Gauge, plan: Plan, turn: Turn) -> Out
         }
         Turn::Bulk => {
             let done = ours.fill(plan.bulk).await?;
-            vec![rate("enqueue.bulk", done, stored(&mut ours.site, plan.bulk).await?)]
+            let bulk = rate("enqueue.bulk", done, stored(&mut ours.site, plan.bulk).await?);
+            let bare = Bare::new(&ours.connection, &ours.site.queue).await?;
+            let done = bare.flood(plan.bulk).await?;
+            bare.end().await?;
+            let stored = stored(&mut ours.site, plan.bulk).await?;
+            vec![bulk, rate("ceiling.enqueue", done, stored)]
         }
-        Turn::Drain | Turn::DrainAmongActive => {
-            let (figure, active) = among(turn, plan);
+        Turn::Drain => {
+            let bare = Bare::new(&ours.connection, &ours.site.queue).await?;
             ours.fill(plan.drain).await?;
             let stored = ours.site.holds(plan.drain).await?;
-            let done = ours.drain(plan.drain, Others { active, waiting: 0 }).await?;
-            vec![rate(figure, done, stored && ours.site.is_drained(active).await?)]
+            let done = bare.drain(plan.drain).await?;
+            bare.end().await?;
+            let ceiling = rate("ceiling.drain", done, stored && ours.site.is_drained(0).await?);
+            vec![drained(ours, plan, "drain", 0).await?, ceiling]
         }
+        Turn::DrainAmongActive => vec![drained(ours, plan, "drain.active10k", plan.active).await?],
         Turn::BeforeWaiting { .. } => {
             let (before, count) = (ours.site.waiting().await?, plan.concurrent);
             let more = ours.enqueue(FILLERS, count).await?;
@@ -203,7 +207,7 @@ async fn ours(ours: &mut Ours, gauge: &mut Gauge, plan: Plan, turn: Turn) -> Out
             vec![Sample::new("scheduled.lateness.p99", late, "ms")]
         }
         Turn::Idle => {
-            let watch = watch(gauge, plan.idle);
+            let watch = watch(gauge, plan);
             let commands = ours.idle(&idle_queues(&ours.site), watch).await?;
             vec![Sample::new("idle.commands", commands, "commands/s on 20 queues")]
         }
@@ -234,7 +238,10 @@ async fn asynqs(
             vec![rate("enqueue.bulk", done, stored(site, plan.concurrent).await?)]
         }
         Turn::Drain | Turn::DrainAmongActive => {
-            let (figure, active) = among(turn, plan);
+            let (figure, active) = match turn == Turn::DrainAmongActive {
+                true => ("drain.active10k", plan.active),
+                false => ("drain", 0),
+            };
             asynq.enqueue(site, FILLERS, plan.drain_asynq).await?;
             let stored = site.holds(plan.drain_asynq).await?;
             let done = asynq.drain(site, plan.drain_asynq, Others { active, waiting: 0 }).await?;
@@ -259,7 +266,7 @@ async fn asynqs(
         }
         Turn::Idle => {
             let server = asynq.idle(&idle_queues(site)).await?;
-            let commands = watch(gauge, plan.idle).await;
+            let commands = watch(gauge, plan).await;
             server.stop().await?;
             vec![Sample::new("idle.commands", commands?, "commands/s on 20 queues")]
         }
@@ -273,12 +280,16 @@ async fn asynqs(
     })
 }
 
-/// The figure of a drain, and how many others are active meanwhile.
-fn among(turn: Turn, plan: Plan) -> (&'static str, usize) {
-    match turn == Turn::DrainAmongActive {
-        true => ("drain.active10k", plan.active),
-        false => ("drain", 0),
-    }
+async fn drained(
+    ours: &mut Ours,
+    plan: Plan,
+    figure: &'static str,
+    active: usize,
+) -> Outcome<Sample> {
+    ours.fill(plan.drain).await?;
+    let stored = ours.site.holds(plan.drain).await?;
+    let done = ours.drain(plan.drain, Others { active, waiting: 0 }).await?;
+    Ok(rate(figure, done, stored && ours.site.is_drained(active).await?))
 }
 
 /// Counts the tasks of an enqueue, and takes them away.
@@ -288,9 +299,9 @@ async fn stored(site: &mut Site, count: usize) -> Outcome<bool> {
     Ok(stored)
 }
 
-async fn watch(gauge: &Gauge, time: Duration) -> Outcome<f64> {
-    tokio::time::sleep(SETTLE).await;
-    Ok(gauge.commands(time).await? as f64 / time.as_secs_f64())
+async fn watch(gauge: &Gauge, plan: Plan) -> Outcome<f64> {
+    tokio::time::sleep(plan.settle).await;
+    Ok(gauge.commands(plan.idle).await? as f64 / plan.idle.as_secs_f64())
 }
 
 fn idle_queues(site: &Site) -> Vec<String> {
@@ -299,6 +310,21 @@ fn idle_queues(site: &Site) -> Vec<String> {
 
 fn memory(bytes: u64, plan: Plan) -> Sample {
     Sample::new("memory.per_task", bytes as f64 / plan.memory as f64, "bytes, 200 of them payload")
+}
+
+/// Puts beside each ceiling what was reached below it in the same rounds.
+fn beside_ceilings(mut figures: Vec<Figure>) -> Vec<Figure> {
+    for (ceiling, below, what) in [
+        ("ceiling.enqueue", "enqueue.bulk", "reached by enqueue.bulk"),
+        ("ceiling.drain", "drain", "reached by drain"),
+    ] {
+        let value = figures.iter().find(|figure| figure.figure == below).map(|figure| figure.value);
+        let ceiling = figures.iter_mut().find(|figure| figure.figure == ceiling);
+        if let (Some(ceiling), Some(value)) = (ceiling, value) {
+            *ceiling = ceiling.clone().reached(what, value);
+        }
+    }
+    figures
 }
 
 /// How much of a figure is kept among others: of its ratio to asynq, or of its rate where that did not run.
