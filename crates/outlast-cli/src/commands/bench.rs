@@ -93,6 +93,9 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     if let Some(error) = trouble {
         return Err(error);
     }
+    if let (Some(only), true) = (&args.only, figures.is_empty()) {
+        return Err(CliError::usage(format!("no figure begins with {only:?}")));
+    }
     if context.format() == Format::Table {
         output::rows(Format::Table, &figures.iter().map(Shown).collect::<Vec<_>>())?;
     }

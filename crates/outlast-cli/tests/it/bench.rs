@@ -26,15 +26,15 @@ const OF_A_SERVER: [&str; 24] = [
     "scheduled.lateness.p99",
     "idle.commands",
     "memory.per_task",
+    "redis.cpu_per_task.batch1",
+    "redis.cpu_per_task.batch10",
+    "redis.cpu_per_task",
     "drain.active10k",
     "enqueue.waiting1m",
     "drain.waiting1m",
     "drain.active10k.kept",
     "enqueue.waiting1m.kept",
     "drain.waiting1m.kept",
-    "redis.cpu_per_task.batch1",
-    "redis.cpu_per_task.batch10",
-    "redis.cpu_per_task",
 ];
 
 /// Of those, where tasks are counted.
@@ -144,6 +144,16 @@ fn a_server_is_measured_on_keys_of_our_own_and_left_as_it_was() {
         assert_eq!(figure["ratio"].is_number(), is_ceiling, "{name}: {figure}");
         assert!(figure["mode"].as_str().is_some_and(|mode| !mode.contains("sqlite")), "{figure}");
     }
+    check_nothing_is_left(&server);
+}
+
+#[test]
+fn some_of_the_figures_are_had_alone() {
+    let Some(server) = server() else { return };
+    let (home, url) = (Home::empty(), server.url());
+    let bench = |only| home.run(&["bench", "--tiny", "--json", "--broker", &url, "--only", only]);
+    assert_eq!(names(&figures(&bench("yardstick"))), ["yardstick.ping1", "yardstick.ping16"]);
+    bench("ping").refused(2, "no figure begins with \"ping\"");
     check_nothing_is_left(&server);
 }
 

@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use super::Outcome;
 use super::site::Site;
 use crate::bench::PAYLOAD_BYTES;
-use crate::bench::load::{Done, Others, SLOTS};
+use crate::bench::load::{Done, Others};
 use crate::exit::CliError;
 
 /// The program, and where it is built: beside the folder that holds this program's executable.
@@ -93,10 +93,16 @@ impl Asynq {
         Ok(Done { tasks: count, seconds: float(&line, "seconds")?, exact: true })
     }
 
-    /// Runs tasks number 0 to `count`, which are there.
-    pub(super) async fn drain(&self, site: &Site, count: usize, others: Others) -> Outcome<Done> {
+    /// Runs tasks number 0 to `count`, which are there, so many at once.
+    pub(super) async fn drain(
+        &self,
+        site: &Site,
+        slots: usize,
+        count: usize,
+        others: Others,
+    ) -> Outcome<Done> {
         let flags = [
-            ("-c", SLOTS.to_string()),
+            ("-c", slots.to_string()),
             ("-n", count.to_string()),
             ("-fill", "false".to_owned()),
             ("-waiting", others.waiting.to_string()),

@@ -7,6 +7,7 @@
 
 mod asynq;
 mod bare;
+mod cost;
 mod gauge;
 mod ours;
 mod ping;
@@ -21,7 +22,6 @@ use outlast::mask_url;
 use redis::{ConnectionInfo, IntoConnectionInfo};
 
 use self::asynq::Asynq;
-use self::bare::Bare;
 use self::gauge::Gauge;
 use self::ours::Ours;
 use self::plan::Plan;
@@ -116,9 +116,6 @@ impl Bench {
             }
         }
         turns::kept(&known).into_iter().for_each(&mut each);
-        if is_wanted("redis.cpu_per_task") {
-            self.cpu_per_task().await?.into_iter().for_each(&mut each);
-        }
         Ok(())
     }
 
@@ -139,43 +136,6 @@ impl Bench {
             });
         }
         Ok(figures)
-    }
-
-    /// What the whole life of a task costs the server: the time of the scripts that enqueue, claim and settle it.
-    async fn cpu_per_task(&mut self) -> Outcome<Vec<Figure>> {
-        let theirs = self.asynqs_cpu_per_task().await?;
-        let mut figures = Vec::new();
-        for (name, batch, unit) in [
-            ("redis.cpu_per_task.batch1", 1, "µs of script time, batches of 1"),
-            ("redis.cpu_per_task.batch10", 10, "µs of script time, batches of 10"),
-            ("redis.cpu_per_task", 100, "µs of script time, batches of 100"),
-        ] {
-            let bare = Bare::new(&self.ours.connection, &self.ours.site.queue).await?;
-            let before = self.gauge.script_micros().await?;
-            let all = bare.lives(self.plan.lives, batch).await?;
-            let micros = self.gauge.script_micros().await?.saturating_sub(before);
-            bare.end().await?;
-            let exact = all && self.ours.site.is_drained(0).await?;
-            let figure = Figure::new(name, micros as f64 / self.plan.lives as f64, unit);
-            let figure = figure.exact(exact && theirs.is_none_or(|(_, exact)| exact));
-            figures.push(match theirs {
-                Some((micros, _)) => figure.against("asynq, batches of 1", micros),
-                None => figure,
-            });
-        }
-        Ok(figures)
-    }
-
-    async fn asynqs_cpu_per_task(&mut self) -> Outcome<Option<(f64, bool)>> {
-        let count = self.plan.drain_asynq;
-        let Some((asynq, site)) = &mut self.asynq else { return Ok(None) };
-        let before = self.gauge.script_micros().await?;
-        asynq.enqueue(site, turns::FILLERS, count).await?;
-        let done = asynq.drain(site, count, Default::default()).await?;
-        let micros = self.gauge.script_micros().await?.saturating_sub(before);
-        let exact = done.exact && site.is_drained(0).await?;
-        site.clear().await?;
-        Ok(Some((micros as f64 / count as f64, exact)))
     }
 
     /// Leaves nothing on the server. Whatever of ours still runs is cut off before.

@@ -7,8 +7,8 @@ use super::ours::Ours;
 use super::plan::Plan;
 use super::site::Site;
 use super::tally::{Sample, Side, Tally};
-use super::{Bench, Outcome};
-use crate::bench::load::{Done, Others};
+use super::{Bench, Outcome, cost};
+use crate::bench::load::{Done, Others, SLOTS};
 use crate::bench::report::Figure;
 
 /// Callers that fill asynq's queue, which takes one task a call.
@@ -41,6 +41,8 @@ pub(super) enum Turn {
     Idle,
     /// Bytes of a pending task.
     Memory,
+    /// The server's time for a task.
+    Cost,
 }
 
 /// All of them, in order, each with what its figures begin with.
@@ -56,6 +58,7 @@ pub(super) fn of(plan: Plan) -> Vec<(&'static str, Turn)> {
         ("scheduled.lateness", Turn::Lateness),
         ("idle.commands", Turn::Idle),
         ("memory.per_task", Turn::Memory),
+        ("redis.cpu_per_task", Turn::Cost),
         ("drain.active10k", Turn::DrainAmongActive),
     ];
     turns.extend(plan.waiting.map(|count| ("drain.waiting1m", Turn::BeforeWaiting { count })));
@@ -67,6 +70,7 @@ impl Turn {
     fn peer(self) -> &'static str {
         match self {
             Turn::Bulk => "asynq, 64 callers: it has no call for many",
+            Turn::Cost => "asynq, one by one",
             Turn::Awaiting { .. }
             | Turn::Drain
             | Turn::DrainAmongActive
@@ -87,7 +91,8 @@ impl Turn {
             | Turn::Drain
             | Turn::DrainAmongActive
             | Turn::BeforeWaiting { .. }
-            | Turn::Pickup => plan.rounds,
+            | Turn::Pickup
+            | Turn::Cost => plan.rounds,
         }
     }
 }
@@ -118,7 +123,14 @@ impl Bench {
         let (count, activate) = match turn {
             Turn::DrainAmongActive => (self.plan.active, true),
             Turn::BeforeWaiting { count } => (count, false),
-            _ => return Ok(()),
+            Turn::Awaiting { .. }
+            | Turn::Bulk
+            | Turn::Drain
+            | Turn::Pickup
+            | Turn::Lateness
+            | Turn::Idle
+            | Turn::Memory
+            | Turn::Cost => return Ok(()),
         };
         let now = self.ours.connection.clock().now().as_seconds();
         self.ours.fill(count).await?;
@@ -218,6 +230,7 @@ async fn ours(ours: &mut Ours, gauge: &mut Gauge, plan: Plan, turn: Turn) -> Out
             let stored = stored(&mut ours.site, plan.memory).await?;
             vec![memory(bytes, plan).exact(stored)]
         }
+        Turn::Cost => cost::ours(ours, gauge, plan).await?,
     })
 }
 
@@ -244,7 +257,8 @@ async fn asynqs(
             };
             asynq.enqueue(site, FILLERS, plan.drain_asynq).await?;
             let stored = site.holds(plan.drain_asynq).await?;
-            let done = asynq.drain(site, plan.drain_asynq, Others { active, waiting: 0 }).await?;
+            let done =
+                asynq.drain(site, SLOTS, plan.drain_asynq, Others { active, waiting: 0 }).await?;
             vec![rate(figure, done, stored && site.is_drained(active).await?)]
         }
         Turn::BeforeWaiting { .. } => {
@@ -252,7 +266,8 @@ async fn asynqs(
             let enqueued = asynq.enqueue(site, FILLERS, more).await?;
             let stored = site.waiting().await? == before + more;
             let waiting = before + more - plan.drain_asynq;
-            let done = asynq.drain(site, plan.drain_asynq, Others { waiting, active: 0 }).await?;
+            let done =
+                asynq.drain(site, SLOTS, plan.drain_asynq, Others { waiting, active: 0 }).await?;
             vec![rate("enqueue.waiting1m", enqueued, stored), rate("drain.waiting1m", done, true)]
         }
         Turn::Pickup => {
@@ -277,6 +292,7 @@ async fn asynqs(
             let stored = stored(site, plan.memory).await?;
             vec![memory(bytes, plan).exact(stored)]
         }
+        Turn::Cost => cost::asynqs(asynq, site, gauge, plan).await?,
     })
 }
 
