@@ -1,15 +1,19 @@
 //! `outlast bench`: figures of the broker on this machine, each beside its yardstick.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use outlast::QueueName;
 use serde::Serialize;
 
-use super::{Context, open};
+use super::{Context, open, progress};
 use crate::bench::{self, Extent, Figure};
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format, Row};
+
+/// How often the clock beside the number of figures moves.
+const TICK: Duration = Duration::from_millis(500);
 
 /// What to measure, and where.
 #[derive(Args, Debug)]
@@ -81,15 +85,19 @@ pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     }
     let mut figures = Vec::new();
     let mut trouble = None;
+    let counter = progress::counter("figures");
+    counter.enable_steady_tick(TICK);
     measure(context, args, |figure| {
         if context.format() == Format::Json
             && let Err(error) = output::rows(Format::Json, &[Shown(figure)])
         {
             trouble.get_or_insert(error);
         }
+        counter.inc(1);
         figures.push(figure.clone());
     })
     .await?;
+    counter.finish_and_clear();
     if let Some(error) = trouble {
         return Err(error);
     }

@@ -81,7 +81,7 @@ pub(crate) async fn run(
     let mut bench = Bench::open(server, extent, only).await?;
     let measured = tokio::select! {
         measured = bench.measure(&mut each) => measured,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        () = outlast::shutdown_signal() => Err("interrupted".into()),
     };
     // What was measured is worth more than a server that is gone meanwhile; but nobody is left with our keys unsaid.
     let cleared = bench.clear().await;

@@ -190,3 +190,69 @@ fn number_in(message: &[u8]) -> Option<usize> {
     let at = message.windows(PAYLOAD_BEGIN.len()).position(|window| window == PAYLOAD_BEGIN)?;
     number(&message[at..])
 }
+
+#[cfg(test)]
+mod tests {
+    use outlast::{Connection, TaskRequest};
+    use outlast_testkit::server::RedisServer;
+
+    use super::*;
+    use crate::bench::{load, payload};
+
+    /// Sites on a server of their own, ours holding three tasks.
+    async fn filled(server: &RedisServer) -> (Site, Site, outlast::Client) {
+        let client = Client::open(server.url()).expect("a URL");
+        let (ours, asynqs) = both(&client).await.expect("the server answers");
+        let url = format!("{}?namespace={}", server.url(), ours.root);
+        let client = Connection::open(&url).await.expect("the server answers").client();
+        load::fill(&client, &ours.queue, 3).await.expect("stored");
+        (ours, asynqs, client)
+    }
+
+    #[tokio::test]
+    async fn tasks_that_are_missing_doubled_or_without_their_record_are_noticed() {
+        let Some(server) = RedisServer::or_skip(RedisServer::start()) else { return };
+        let (mut site, _, client) = filled(&server).await;
+        assert!(site.holds(3).await.expect("the server answers"));
+        for wrong in [2, 4] {
+            assert!(!site.holds(wrong).await.expect("the server answers"), "{wrong}");
+        }
+        let again = TaskRequest::raw("bench", payload(1)).queue(site.queue.as_str());
+        client.enqueue(again).await.expect("stored");
+        assert!(!site.holds(4).await.expect("the server answers"), "number 1 is there twice");
+        site.empty().await.expect("the server answers");
+        load::fill(&client, &site.queue, 1).await.expect("stored");
+        let id = site.pending(0).await.expect("the server answers").remove(0);
+        server.command(&["DEL", &site.key(&format!("t:{id}"))]).expect("the server answers");
+        assert!(!site.holds(1).await.expect("the server answers"), "its record is gone");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_left_anywhere_is_no_drained_queue() {
+        let Some(server) = RedisServer::or_skip(RedisServer::start()) else { return };
+        let (mut site, ..) = filled(&server).await;
+        assert!(!site.is_drained(0).await.expect("the server answers"));
+        site.activate(3, 2_000_000_000).await.expect("the server answers");
+        assert!(!site.is_drained(0).await.expect("the server answers"));
+        assert!(site.is_drained(3).await.expect("the server answers"));
+        for list in ["active", "lease"] {
+            server.command(&["DEL", &site.key(list)]).expect("the server answers");
+        }
+        assert!(!site.is_drained(0).await.expect("the server answers"), "records are left");
+    }
+
+    #[tokio::test]
+    async fn clearing_a_site_takes_nothing_that_is_not_its_own() {
+        let Some(server) = RedisServer::or_skip(RedisServer::start()) else { return };
+        let (mut ours, mut asynqs, _) = filled(&server).await;
+        let near = [format!("{}x:y", ours.root), format!("asynq:{{{}x}}:pending", ours.queue)];
+        for key in &near {
+            server.command(&["SET", key, "1"]).expect("the server answers");
+        }
+        ours.clear().await.expect("the server answers");
+        asynqs.clear().await.expect("the server answers");
+        let left = server.command(&["EXISTS", &near[0], &near[1]]).expect("the server answers");
+        let all = server.command(&["DBSIZE"]).expect("the server answers");
+        assert_eq!((left.int(), all.int()), (Some(2), Some(2)));
+    }
+}
