@@ -80,7 +80,7 @@ impl Row for Shown<'_> {
 
 pub(crate) async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     if let Some(queue) = &args.produce {
-        let produced = bench::produce(&context.client().await?, queue).await;
+        let produced = bench::produce(&context.connect().await?.client(), queue).await;
         return produced.map(|()| Exit::Done).map_err(failed);
     }
     let mut figures = Vec::new();

@@ -35,7 +35,8 @@ pub(super) struct Plan {
     pub(super) memory: usize,
     /// Tasks that are active while others are drained.
     pub(super) active: usize,
-    /// Tasks that wait while others are enqueued and drained, if that is done.
+    /// Tasks that wait while others are enqueued and drained, if that is done: more than all rounds drain, with what a
+    /// worker that is being stopped runs beyond, so that no number comes round twice.
     pub(super) waiting: Option<usize>,
     /// How long PINGs are counted.
     pub(super) ping_seconds: f64,
@@ -66,7 +67,7 @@ impl Plan {
         lives: 200,
         memory: 500,
         active: 300,
-        waiting: Some(1000),
+        waiting: Some(5_000),
         ping_seconds: 0.05,
     };
 
