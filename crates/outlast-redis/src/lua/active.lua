@@ -1,7 +1,7 @@
 -- Takes ids out of the active list. Both ends are looked at first, the newer one before: an LREM in a list of 10,000 costs 100 µs,
 -- and what ends is nearly always among the newest or the oldest. Of many that are elsewhere the whole list is written anew: that
 -- costs as much as some 40 times LREM.
-local REWRITE_FROM = 40
+local REWRITE_FROM, LATELY = 40, 2048
 local function drop_active(active, ids)
   local total = redis.call('LLEN', active)
   -- Where little is to be searched, searching is cheapest.
@@ -44,6 +44,8 @@ local function drop_active(active, ids)
   local size = 2 * left + 16
   drop_from_end(size, true)
   if left > 0 and total > size then drop_from_end(size, false) end
+  -- A worker settles in no order: what it has claimed lately may stand somewhat further on.
+  if left > 2 and total > 2 * size then drop_from_end(LATELY, true) end
   if left >= REWRITE_FROM then
     local keep = {}
     for _, id in ipairs(redis.call('LRANGE', active, 0, -1)) do

@@ -1,12 +1,15 @@
 -- asynq's counters (contract §3.0): the lifetime ones begin again at the end of what a number can hold, the daily ones expire.
 local COUNTER_MAX = 9223372036854775807
--- Fails before anything is written if a counter is none. Answers what they hold.
-local function check_counters(keys)
+-- Fails before anything is written if a counter is none that INCRBY takes. Answers what they hold. Only those of the lifetime
+-- (from `lifetime` on) may be at the end of their numbers.
+local function check_counters(keys, lifetime)
   local kept = redis.call('MGET', unpack(keys))
   for nth, key in ipairs(keys) do
     -- Of another type, which this tells, or not there.
     local value = kept[nth] or redis.call('GET', key)
-    if value and not tonumber(value) then error('WRONGTYPE ' .. key .. ' is no counter') end
+    if value and (not string.find(value, '^%-?%d+$') or nth < lifetime and tonumber(value) >= COUNTER_MAX) then
+      error('WRONGTYPE ' .. key .. ' is no counter')
+    end
   end
   return kept
 end

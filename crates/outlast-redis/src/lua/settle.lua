@@ -18,7 +18,7 @@ check_places(place)
 call('LLEN', KEYS[2])
 for nth = 6, 8 do call('ZCARD', KEYS[nth]) end
 call('ZCARD', KEYS[10])
-local counted = check_counters({KEYS[11], KEYS[12], KEYS[13], KEYS[14]})
+local counted = check_counters({KEYS[11], KEYS[12], KEYS[13], KEYS[14]}, 3)
 for nth = 1, count do
   call('HLEN', P .. 't:' .. ARGV[12 + (nth - 1) * ITEM])
   call('ZCARD', P .. 'g:' .. ARGV[12 + (nth - 1) * ITEM])

@@ -6,7 +6,7 @@ use outlast_testkit::resp::Reply;
 
 use crate::kit::{Place, settle, settlement, shared};
 
-const RUNNING: usize = 1200;
+const RUNNING: usize = 6000;
 
 /// Ends tasks of a long list, by their places in it, and compares what is left.
 async fn ended(places: &[usize]) {
@@ -37,7 +37,7 @@ async fn ended(places: &[usize]) {
 
 #[tokio::test]
 async fn one_task_of_a_long_list_ends_wherever_it_stands() {
-    for at in [0, 40, 600, RUNNING - 2, RUNNING - 1] {
+    for at in [0, 40, 3000, RUNNING - 2, RUNNING - 1] {
         ended(&[at]).await;
     }
 }
@@ -47,8 +47,10 @@ async fn several_tasks_of_a_long_list_end_wherever_they_stand() {
     let last = RUNNING - 1;
     ended(&[0, 1, 2, 3, 4, 5]).await;
     ended(&[last, last - 1, last - 2, last - 5, last - 7]).await;
-    ended(&[3, 9, last - 4, 600, 25]).await;
+    ended(&[3, 9, last - 4, 3000, 25]).await;
     ended(&[2, 5, last]).await;
+    // Lately claimed, but not last.
+    ended(&(500..1500).step_by(7).collect::<Vec<_>>()).await;
     // So many in its middle that the whole list is written anew.
-    ended(&(300..RUNNING - 300).step_by(7).collect::<Vec<_>>()).await;
+    ended(&(2500..RUNNING - 2500).step_by(7).collect::<Vec<_>>()).await;
 }

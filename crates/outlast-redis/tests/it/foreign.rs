@@ -2,11 +2,11 @@
 
 use outlast_core::{
     Action, Broker, BrokerError, Claim, Hold, Inspect, Kind, NewTask, Outcome, PageRequest,
-    Selector, Want,
+    Selector, SettleVerdict, Want,
 };
 use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{
-    budget, done, due, grouped, id, kept, once, policy, retry, secs, stamp, t, task, unique,
+    budget, done, due, grouped, id, kept, once, policy, retry, secs, stamp, t, task, tasks, unique,
 };
 
 use crate::kit::{Place, enqueue, failed, settle, settlement, shared, want};
@@ -244,5 +244,41 @@ async fn extensions_and_sweeps_that_meet_a_foreign_key_change_nothing() {
         scene
             .check(key, "sweep", async |broker| broker.sweep(&queue, t(500), budget(100)).await)
             .await;
+    }
+}
+
+/// A counter was taken for one if Lua could read it as a number: `1e5` passed, INCRBY refused it when the task was deleted already,
+/// and the repeat of a run that had ended was told that its lease was lost.
+#[tokio::test]
+async fn a_counter_that_cannot_be_counted_on_ends_nothing() {
+    let Some(server) = shared() else { return };
+    let place = Place::new(server);
+    let broker = place.broker(&server.url());
+    let today = format!("processed:{}", t(2).date());
+    for (nth, (key, value)) in
+        [("processed", "1e5"), ("processed", "1.5"), (today.as_str(), "9223372036854775807")]
+            .into_iter()
+            .enumerate()
+    {
+        let names = [format!("a{nth}"), format!("b{nth}")];
+        place.accept(&broker, tasks(&[&names[0], &names[1]])).await;
+        let running = place.claim(&broker, 2).await;
+        let [first, second] = &running[..] else { panic!("{running:?}") };
+        place.raw(&["SET", &place.key(key), value]);
+        let before = place.everything();
+        let one = [settlement(&first.lease, done())];
+        let two = [settlement(&first.lease, done()), settlement(&second.lease, done())];
+        let mixed = [settlement(&first.lease, retry(t(90))), settlement(&second.lease, done())];
+        for (lane, batch) in [&one[..], &two, &mixed].into_iter().enumerate() {
+            let lane = u16::try_from(lane).expect("three lanes");
+            let said =
+                settle(&broker, &place.queue, stamp(TRIED + nth as u128, lane, 1), batch).await;
+            failed(said, Kind::Corrupt);
+            assert!(place.everything() == before, "{key} {value}: {} settled", batch.len());
+        }
+        place.raw(&["DEL", &place.key(key)]);
+        let session = stamp(TRIED + nth as u128, 9, 1);
+        let said = settle(&broker, &place.queue, session, &two).await.expect("applied");
+        assert_eq!(said, [SettleVerdict::Applied, SettleVerdict::Applied]);
     }
 }
