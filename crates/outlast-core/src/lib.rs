@@ -6,7 +6,8 @@
 //! which re-exports what its users need; the version numbers move together.
 //!
 //! Reading order: [`limits`] (what is bounded), [`state`] (what may happen to a task), [`broker`] (the
-//! few verbs), [`inspect`] (the few questions), [`session`] (why a batch can be repeated).
+//! few verbs), [`inspect`] (the few questions), [`session`] (why a batch can be repeated), [`porter`] (how
+//! tasks move between brokers).
 
 pub mod broker;
 pub mod duration;
@@ -17,6 +18,7 @@ pub mod limits;
 pub mod name;
 pub mod outcome;
 pub mod pick;
+pub mod porter;
 pub mod record;
 pub mod retry;
 pub mod schedule;
@@ -38,6 +40,7 @@ pub use inspect::{
 };
 pub use name::{GroupName, NameError, QueueName, ScheduleName, TaskId, TaskType};
 pub use outcome::{Attempt, Outcome, Settlement};
+pub use porter::Porter;
 pub use retry::Backoff;
 pub use session::{Durability, Session, SessionId, Stamp};
 pub use state::TaskState;

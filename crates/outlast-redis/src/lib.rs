@@ -26,6 +26,7 @@ mod memory;
 mod patience;
 mod people;
 mod permissions;
+mod porter;
 mod proto;
 mod record;
 mod scripts;

@@ -237,6 +237,20 @@ impl Inner {
         Ok(known)
     }
 
+    /// What is known of all our schedules, also of those that no scheduler lists.
+    pub(crate) async fn schedule_states(
+        &self,
+        now: Timestamp,
+    ) -> Result<Vec<ScheduleState>, BrokerError> {
+        let known = self.known(now).await?.into_iter();
+        let state = |(name, known): (String, Known)| ScheduleState {
+            name: ScheduleName::stored(&name),
+            paused_since: known.paused_since,
+            last_tick: known.last_tick,
+        };
+        Ok(known.map(state).collect())
+    }
+
     /// The entries of all schedulers, Go's and ours.
     async fn entries(&self) -> Result<Vec<SchedulerEntry>, BrokerError> {
         let prefix = self.root.global("schedulers:");
@@ -440,7 +454,7 @@ fn read_tasks(tag: &str, tasks: Value) -> Result<Vec<WorkerInfo>, BrokerError> {
 }
 
 /// The fields of a hash: a map, or a flat list before RESP3.
-fn pairs(value: Value) -> Result<Vec<(String, String)>, BrokerError> {
+pub(crate) fn pairs(value: Value) -> Result<Vec<(String, String)>, BrokerError> {
     let flat = match value {
         Value::Map(pairs) => pairs.into_iter().flat_map(|(name, value)| [name, value]).collect(),
         other => answer::list(other)?,

@@ -261,7 +261,7 @@ pub(crate) fn accepted_at_field(id: &TaskId, now: Timestamp) -> Option<String> {
 }
 
 /// The time in an id that is a UUIDv7.
-fn id_time(id: &TaskId) -> Option<Timestamp> {
+pub(crate) fn id_time(id: &TaskId) -> Option<Timestamp> {
     let uuid = Uuid::try_parse(id.as_str()).ok()?;
     let is_v7 = uuid.get_version_num() == 7 && uuid.get_variant() == Variant::RFC4122;
     // The first 48 bits are Unix milliseconds.

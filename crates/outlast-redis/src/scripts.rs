@@ -110,6 +110,10 @@ scripts! {
     CONTROL_EMPTY = Optional ["message", "lock", "control_empty"];
     CONTROL_REMOVE = Optional ["control_remove"];
     PERMISSIONS = Untouched ["permissions"];
+    PORTER_TAKE = Optional ["porter_row", "porter_take"];
+    PORTER_PUT = Needed ["session", "porter_put"];
+    PORTER_CONCLUDE = Optional ["message", "lock", "porter_conclude"];
+    PORTER_LOOK = Optional ["inspect_place", "porter_row", "porter_look"];
     FSCK_MEMBERS = Optional ["fsck_members"];
     FSCK_LOOK = Optional ["fsck_look"];
     FSCK_TASK = Optional ["message", "fsck_place", "fsck_put", "fsck_task"];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outlast_core::{Broker, Inspect, Kind, QueueName, TaskId};
+use outlast_core::{Broker, Inspect, Kind, Porter, QueueName, TaskId};
 use outlast_redis::{Options, RedisBroker};
 use outlast_testkit::conformance::{Differences, Fixture, Handle, Provoked, Skip, TtlClock};
 use outlast_testkit::proxy::TcpProxy;
@@ -67,6 +67,14 @@ impl Fixture for RedisFixture {
 
     fn inspect(&self) -> Arc<dyn Inspect> {
         Arc::new(self.broker.clone())
+    }
+
+    fn porter(&self) -> Result<Arc<dyn Porter>, Skip> {
+        Ok(Arc::new(self.broker.clone()))
+    }
+
+    fn other(&self) -> Result<Box<dyn Fixture>, Skip> {
+        Ok(Box::new(RedisFixture::new()))
     }
 
     fn differences(&self) -> Differences {

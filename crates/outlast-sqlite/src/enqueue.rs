@@ -8,7 +8,7 @@ use std::sync::Arc;
 use outlast_core::limits::check_batch;
 use outlast_core::{
     Durability, EnqueueVerdict, Enqueued, NewTask, Place, QueueName, Reject, Stamp, TaskId,
-    TaskState, Timestamp,
+    TaskState, TaskType, Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
@@ -107,7 +107,7 @@ impl Store<'_> {
         {
             return Ok(Kept::Duplicate(Some(owner)));
         }
-        let unique = task.unique.as_ref().map(|unique| lock_key(task, &unique.digest));
+        let unique = task.unique.as_ref().map(|unique| lock_key(&task.task_type, &unique.digest));
         if let Some(key) = &unique
             && let Some(owner) = holder(tx.conn, LOCK, qid, key, self.now)?
         {
@@ -202,12 +202,12 @@ impl Store<'_> {
 
 /// A table of keys that are held by a task until they expire.
 #[derive(Clone, Copy)]
-struct Keys {
+pub(crate) struct Keys {
     look: &'static str,
-    take: &'static str,
+    pub(crate) take: &'static str,
 }
 
-const LOCK: Keys = Keys {
+pub(crate) const LOCK: Keys = Keys {
     look: "SELECT owner FROM unique_lock WHERE queue = ?1 AND key = ?2 AND expires > ?3",
     take: "INSERT OR REPLACE INTO unique_lock (queue, key, owner, expires) VALUES (?1, ?2, ?3, ?4)",
 };
@@ -217,7 +217,8 @@ const ONCE: Keys = Keys {
     take: "INSERT OR REPLACE INTO once (queue, key, owner, expires) VALUES (?1, ?2, ?3, ?4)",
 };
 
-fn holder(
+/// Which task holds a key.
+pub(crate) fn holder(
     conn: &Connection,
     keys: Keys,
     qid: i64,
@@ -230,8 +231,8 @@ fn holder(
 }
 
 /// The name of a unique lock within its queue. The digest comes first: it holds no colon.
-fn lock_key(task: &NewTask, digest: &str) -> String {
-    format!("{digest}:{}", task.task_type)
+pub(crate) fn lock_key(task_type: &TaskType, digest: &str) -> String {
+    format!("{digest}:{task_type}")
 }
 
 /// Releases the unique lock of a task that ends, if the task still holds it.

@@ -188,7 +188,7 @@ pub(crate) fn empty_removed(conn: &Connection, limit: usize) -> Result<bool, Fai
     Ok(true)
 }
 
-const EMPTY: [&str; 7] = [
+const EMPTY: [&str; 8] = [
     "DELETE FROM unique_lock WHERE queue = ?1 AND key IN \
      (SELECT key FROM unique_lock WHERE queue = ?1 LIMIT ?2)",
     "DELETE FROM once WHERE queue = ?1 AND key IN (SELECT key FROM once WHERE queue = ?1 LIMIT ?2)",
@@ -196,6 +196,8 @@ const EMPTY: [&str; 7] = [
     "DELETE FROM aggregation WHERE sid IN (SELECT sid FROM aggregation WHERE queue = ?1 LIMIT ?2)",
     "DELETE FROM day WHERE queue = ?1 AND day IN (SELECT day FROM day WHERE queue = ?1 LIMIT ?2)",
     "DELETE FROM session WHERE rid IN (SELECT rid FROM session WHERE queue = ?1 LIMIT ?2)",
+    // A queue with a batch on its way is not removed: what is left is the name of its session.
+    "DELETE FROM move WHERE queue IN (SELECT queue FROM move WHERE queue = ?1 LIMIT ?2)",
     // Event::DeleteByHand.
     "DELETE FROM task WHERE rid IN (SELECT rid FROM task WHERE queue = ?1 LIMIT ?2)",
 ];

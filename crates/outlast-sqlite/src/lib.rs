@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Reading order: `writer` (how verbs share a commit), `tally` (why nothing counts), `moves` (every
-//! change of a state), then the verbs: `enqueue`, `claim`, `settle`, `extend`, `sweep`, `beat`, `wait`.
+//! change of a state), then the verbs: `enqueue`, `claim`, `settle`, `extend`, `sweep`, `beat`, `wait`;
+//! `porter` moves tasks to other brokers.
 
 mod beat;
 mod broker;
@@ -32,6 +33,7 @@ mod inspect;
 mod live;
 mod moves;
 mod open;
+mod porter;
 mod reader;
 mod rows;
 mod schema;

@@ -63,6 +63,12 @@ pub(crate) const ARCHIVE_BY_HAND: &str = "UPDATE task SET state = 6, score = ?2,
 pub(crate) const ARCHIVE_CORRUPT: &str = "UPDATE task SET state = 6, score = ?2, token = 0, \
      pending_since = NULL, last_error = ?3, last_failed_at = ?2, set_id = NULL WHERE rid = ?1";
 
+/// No transition: the task leaves, and comes back in the same state if it is refused. See `porter`.
+pub(crate) const SEND: &str = "UPDATE task SET state = 8 WHERE rid = ?1";
+
+/// The other half of [`SEND`]: back in state `?2`. Its score and all else are as they were.
+pub(crate) const GIVE_BACK: &str = "UPDATE task SET state = ?2 WHERE rid = ?1";
+
 /// True if core's table lets `event` happen to a task in `state`.
 pub(crate) fn is_allowed(state: TaskState, event: Event) -> bool {
     next(state, event) != Next::Refused

@@ -6,7 +6,10 @@ use rusqlite::Connection;
 use crate::error::from_sqlite;
 
 /// The migrations, in order: the first makes version 1 out of an empty file.
-const MIGRATIONS: [&str; 1] = [include_str!("../sql/migrations/0001_init.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../sql/migrations/0001_init.sql"),
+    include_str!("../sql/migrations/0002_moves.sql"),
+];
 
 /// The schema version this program writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS.len() as u32;

@@ -76,7 +76,7 @@ struct Run {
 }
 
 const FIND: &str = "SELECT rid, state, token, retention_s, unique_key FROM task \
-     WHERE queue = ?1 AND id = ?2";
+     WHERE queue = ?1 AND id = ?2 AND state <> 8";
 
 struct Settler<'a> {
     queue: &'a QueueName,

@@ -70,7 +70,8 @@ const UPDATE: &str = "UPDATE queue SET listed = ?2, paused_since = ?3, head = ?4
      active = ?6, pending = ?7, aggregating = ?8, scheduled = ?9, retry = ?10, archived = ?11, \
      completed = ?12, processed = ?13, failed = ?14 WHERE qid = ?1";
 
-const ADD_DAY: &str = "INSERT INTO day (queue, day, processed, failed) VALUES (?1, ?2, ?3, ?4) \
+/// Adds runs to a day of a queue.
+pub(crate) const ADD_DAY: &str = "INSERT INTO day (queue, day, processed, failed) VALUES (?1, ?2, ?3, ?4) \
      ON CONFLICT DO UPDATE SET processed = processed + excluded.processed, \
      failed = failed + excluded.failed";
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use outlast_core::{Broker, Inspect};
+use outlast_core::{Broker, Inspect, Porter};
 use outlast_sqlite::{Options, SqliteBroker};
-use outlast_testkit::conformance::{Differences, Fixture};
+use outlast_testkit::conformance::{Differences, Fixture, Skip};
 
 struct MemoryFixture(SqliteBroker);
 
@@ -17,6 +17,14 @@ impl Fixture for MemoryFixture {
 
     fn inspect(&self) -> Arc<dyn Inspect> {
         Arc::new(self.0.clone())
+    }
+
+    fn porter(&self) -> Result<Arc<dyn Porter>, Skip> {
+        Ok(Arc::new(self.0.clone()))
+    }
+
+    fn other(&self) -> Result<Box<dyn Fixture>, Skip> {
+        Ok(Box::new(MemoryFixture(SqliteBroker::memory().expect("memory is there"))))
     }
 
     fn differences(&self) -> Differences {

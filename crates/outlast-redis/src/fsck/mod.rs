@@ -27,6 +27,8 @@ use crate::answer;
 use crate::broker::{Inner, RedisBroker};
 use crate::keys::Keys;
 
+pub(crate) use scan::{escaped, scan_of, scanned};
+
 /// Ids or keys that one command reads.
 const STEP: i64 = 500;
 

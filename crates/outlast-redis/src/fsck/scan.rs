@@ -193,14 +193,14 @@ impl Inner {
     }
 }
 
-fn scan_of(pattern: &str, cursor: &[u8]) -> Cmd {
+pub(crate) fn scan_of(pattern: &str, cursor: &[u8]) -> Cmd {
     let mut scan = redis::cmd("SCAN");
     scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(STEP);
     scan
 }
 
 /// The next cursor, unless it was the last, and what was found.
-fn scanned(value: Value) -> Result<(Option<Bytes>, Vec<Bytes>), BrokerError> {
+pub(crate) fn scanned(value: Value) -> Result<(Option<Bytes>, Vec<Bytes>), BrokerError> {
     let mut parts = answer::list(value)?.into_iter();
     let cursor = answer::bytes(parts.next().unwrap_or_default())?.unwrap_or_default();
     let found = all_pairs(parts.next().unwrap_or_default())?;
@@ -225,7 +225,7 @@ fn all_pairs(value: Value) -> Result<Vec<Bytes>, BrokerError> {
 }
 
 /// A text as a pattern that matches it to the letter.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len());
     for character in text.chars() {
         if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^') {

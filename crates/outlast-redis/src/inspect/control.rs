@@ -100,7 +100,7 @@ impl Inner {
     }
 
     /// Deletes the tasks step by step, and then the queue, if no task came meanwhile. Between the steps the
-    /// queue is paused. If this stops half-way, it stays so, and can be resumed or removed again.
+    /// queue is paused. A queue with tasks on their way to another broker is left alone. If this stops half-way, it stays so, and can be resumed or removed again.
     async fn remove_with_tasks(
         &self,
         queue: &QueueName,
@@ -108,6 +108,12 @@ impl Inner {
     ) -> Result<Controlled, BrokerError> {
         if self.stats(queue, now).await?.is_none() {
             return Ok(Controlled::NoSuchQueue);
+        }
+        let mut outgoing = redis::cmd("HLEN");
+        outgoing.arg(self.root.queue(queue).key("outlast:outgoing"));
+        let tasks = count(self.admin.run(&outgoing).await?)?;
+        if tasks > 0 {
+            return Ok(Controlled::NotEmpty { tasks });
         }
         let mut paused_by = PausedBy::Others;
         for _ in 0..ROUNDS_MAX {
@@ -154,7 +160,9 @@ impl Inner {
     async fn remove(&self, queue: &QueueName, now: Timestamp) -> Result<Removal, BrokerError> {
         let keys = self.root.queue(queue);
         let mut all = collections(&keys);
-        all.extend(["lease", "paused", "processed", "failed"].map(|name| keys.key(name)));
+        all.extend(
+            ["lease", "paused", "processed", "failed", "outlast:move"].map(|name| keys.key(name)),
+        );
         for back in 0..=STATS_DAYS {
             let day = now.minus(Duration::from_secs(u64::from(back) * 86_400));
             all.extend(["processed", "failed"].map(|counter| keys.day(counter, day)));

@@ -73,7 +73,7 @@ local move = {
 local function act(id, json)
   local key = P .. 't:' .. id
   local state = state_of(sorted, KEYS[3], id, key)
-  if not state or (expected ~= '' and state ~= expected) then return 'N' end
+  if not state or state == 'outgoing' or (expected ~= '' and state ~= expected) then return 'N' end
   if action == 'c' then return state == 'active' and cancel(id, json) or 'I' end
   if action == 'p' then return state == 'scheduled' and set_payload(key, ARGV[7]) or 'S' end
   if state == 'active' then return 'A' end

@@ -5,6 +5,7 @@
 local sorted = {active = KEYS[1], scheduled = KEYS[2], retry = KEYS[3], archived = KEYS[4], completed = KEYS[5]}
 local rows, bytes, most = {}, 0, tonumber(ARGV[2])
 local function place_of(id, state, group)
+  if state == 'outgoing' then return redis.call('HEXISTS', ARGV[1] .. 'outlast:outgoing', id) == 1 and 'y' or 'n' end
   local set = sorted[state]
   if state == 'aggregating' and group then set = ARGV[1] .. 'g:' .. group end
   local is_there = set and redis.call('ZSCORE', set, id)

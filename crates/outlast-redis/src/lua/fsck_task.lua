@@ -10,6 +10,8 @@ local SEARCHED = {'pending', 'retry', 'scheduled', 'archived', 'completed'}
 
 -- The place where a task of this state is, if it is there.
 local function home_of(id, state, group)
+  -- On its way to another broker.
+  if state == 'outgoing' then return call('HEXISTS', P .. 'outlast:outgoing', id) == 1 and state end
   if state == 'active' then return is_in('lease', id) and is_in('active', id) and 'active' end
   if state == 'aggregating' then return member_of(id, group) end
   if state == 'pending' or (sorted[state] and state ~= 'lease') then return is_in(state, id) and state end

@@ -9,7 +9,8 @@ for nth = 3, #ARGV do
   local key = ARGV[1] .. 't:' .. id
   local found = redis.call('HMGET', key, 'msg', 'pending_since', 'result', 'o:at', 'o:run', 'o:lost')
   local state = state_of(sorted, KEYS[1], id, key)
-  if state or found[1] then
+  -- What is on its way to another broker is not here.
+  if state ~= 'outgoing' and (state or found[1]) then
     bytes = bytes + #(found[1] or '') + #(found[3] or '')
     local set = state == 'active' and KEYS[1] or sorted[state or '']
     -- A nil would end the row.

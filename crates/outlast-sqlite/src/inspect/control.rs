@@ -19,7 +19,11 @@ pub(super) fn control(
     let Some(q) = tx.tally.find(tx.conn, queue)?.filter(|q| tx.tally.row(*q).listed) else {
         return Ok(Controlled::NoSuchQueue);
     };
+    let outgoing = crate::porter::outgoing(tx.conn, tx.tally.qid(q))?;
     match control {
+        QueueControl::RemoveIfEmpty | QueueControl::RemoveWithTasks if outgoing > 0 => {
+            Ok(Controlled::NotEmpty { tasks: outgoing })
+        }
         QueueControl::Resume => Ok(resume(tx, queue, q)),
         QueueControl::RemoveIfEmpty => match tx.tally.row(q).size() {
             0 => remove(tx, queue, q),

@@ -17,6 +17,8 @@ use outlast_core::{
 
 use crate::broker::SqliteBroker;
 
+pub(crate) use select::qid;
+
 /// Rows of a removed queue deleted per transaction.
 const REMOVE_STEP: usize = 1000;
 

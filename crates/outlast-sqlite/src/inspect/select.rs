@@ -61,7 +61,7 @@ pub(crate) fn by_id(
 ) -> Result<Option<Stored>, Fail> {
     let sql = format!(
         "SELECT {COLUMNS} FROM task WHERE queue = (SELECT qid FROM queue WHERE name = ?1) \
-         AND id = ?2"
+         AND id = ?2 AND state <> 8"
     );
     let found = conn
         .prepare_cached(&sql)?

@@ -108,7 +108,7 @@ async fn a_process_that_keeps_the_gate_makes_others_busy_and_not_hang() {
 async fn a_full_disk_is_busy_and_what_gives_room_still_works() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("tasks.db");
-    let options = Options { bytes_max: Some(400_000), ..Options::default() };
+    let options = Options { bytes_max: Some(408_000), ..Options::default() };
     let broker = SqliteBroker::open(&file, options).expect("opens");
     let large = |id: String| {
         let mut large = task(&id);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outlast_core::{Broker, Inspect, Kind, QueueName, TaskId};
+use outlast_core::{Broker, Inspect, Kind, Porter, QueueName, TaskId};
 
 /// A fresh broker that nobody else uses: a namespace, a file, a prefix of its own. Dropped at the end of
 /// the case.
@@ -20,6 +20,16 @@ pub trait Fixture: Send + Sync + 'static {
     /// How the broker really differs from others.
     fn differences(&self) -> Differences {
         Differences::default()
+    }
+
+    /// The side that moves tasks.
+    fn porter(&self) -> Result<Arc<dyn Porter>, Skip> {
+        Err(Skip("the fixture cannot move tasks".into()))
+    }
+
+    /// A fixture of the same kind, as fresh as this one.
+    fn other(&self) -> Result<Box<dyn Fixture>, Skip> {
+        Err(Skip("the fixture has no other of its kind".into()))
     }
 
     /// Another connection to the same data, as another process would have.

@@ -273,6 +273,30 @@ macro_rules! conformance_list {
                 history_goes_back_as_far_as_statistics_are_kept
                 many_tasks_are_enqueued_claimed_and_settled_to_the_last_one
             }
+            porter {
+                what_was_taken_is_out_of_everybodys_reach
+                ids_and_locks_stay_taken_while_a_batch_is_on_its_way
+                a_take_repeated_answers_the_same_batch
+                a_take_for_another_target_is_refused_while_a_batch_is_on_its_way
+                a_batch_is_bounded_in_tasks_and_in_bytes
+                a_put_repeated_stores_nothing_and_answers_as_the_first_time
+                a_put_repeated_after_its_task_ran_does_not_bring_it_back
+                what_is_refused_goes_back_to_where_it_was
+                some_of_a_batch_are_refused_and_the_line_keeps_its_order
+                a_conclusion_repeated_or_too_late_does_nothing
+                an_overtaken_put_is_a_ghost
+                a_round_trip_keeps_everything
+                the_target_runs_what_it_was_given
+                a_lock_moves_with_its_task
+                members_wait_in_their_group_at_the_target
+                active_tasks_and_members_of_a_set_stay
+                counters_move_once_and_last
+                once_keys_hold_at_both_ends
+                a_record_that_cannot_be_read_is_named_and_given_back
+                a_queue_with_a_batch_on_its_way_is_not_removed
+                a_queue_that_is_not_there_has_nothing_to_move
+                the_state_of_a_schedule_is_known_without_its_scheduler
+            }
             repeat {
                 an_enqueue_repeated_answers_as_the_first_time_and_stores_nothing
                 mixed_verdicts_are_repeated_as_they_were

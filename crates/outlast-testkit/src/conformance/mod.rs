@@ -26,6 +26,7 @@ pub mod groups;
 pub mod inspect;
 pub mod lease;
 pub mod limits;
+pub mod porter;
 pub mod repeat;
 pub mod settle;
 pub mod sweep;

@@ -1,0 +1,53 @@
+-- Ends a batch that is on its way: forgets its tasks and counters, but gives the refused ones back to where they were.
+-- KEYS[1] the queue's move, [2] the tasks on their way, [3] the counters on their way, [4] pending, [5] scheduled, [6] retry,
+-- [7] archived, [8] completed, [9] groups, [10] groups that have been seen. ARGV[1] the prefix of the queue's keys, [2] the session,
+-- [3] the batch's number, [4...] ids that were refused. Answers 1, or 0 if another batch or none is on its way.
+local call = redis.call
+local P = ARGV[1]
+local head = call('HMGET', KEYS[1], 's', 'n', 'at')
+if not head[3] or head[1] ~= ARGV[2] or head[2] ~= ARGV[3] then return 0 end
+call('LLEN', KEYS[4])
+for nth = 5, 8 do call('ZCARD', KEYS[nth]) end
+for nth = 9, 10 do call('SCARD', KEYS[nth]) end
+local sorted = {scheduled = KEYS[5], retry = KEYS[6], archived = KEYS[7], completed = KEYS[8]}
+local refused = {}
+for at = 4, #ARGV do refused[ARGV[at]] = true end
+
+local function forget(id)
+  local key = P .. 't:' .. id
+  local found = call('HMGET', key, 'unique_key', 'msg')
+  local lock = found[1]
+  if not lock and found[2] and string.find(found[2], ':unique:', 1, true) then lock = (read_message(found[2]) or {})[10] end
+  unlock(lock, id)
+  call('DEL', key)
+end
+local function give_back(id, state, score)
+  local key = P .. 't:' .. id
+  if state == 'pending' then
+    call('RPUSH', KEYS[4], id)
+  elseif state == 'aggregating' then
+    local group = call('HGET', key, 'group') or ''
+    call('ZADD', P .. 'g:' .. group, score, id)
+    call('SADD', KEYS[9], group)
+    call('SADD', KEYS[10], group)
+  else
+    call('ZADD', sorted[state], score, id)
+  end
+  if call('EXISTS', key) == 1 then call('HSET', key, 'state', state) end
+end
+
+local kept, back = call('HGETALL', KEYS[2]), {}
+for at = 1, #kept, 2 do
+  local nth, state, score = string.match(kept[at + 1], '^(%d+) (%S+) (%S+)$')
+  if refused[kept[at]] then
+    back[#back + 1] = {tonumber(nth), kept[at], state, score}
+  else
+    forget(kept[at])
+  end
+end
+-- The first of the line goes back last, to the very end from which tasks are taken.
+table.sort(back, function(one, two) return one[1] > two[1] end)
+for _, task in ipairs(back) do give_back(task[2], task[3], task[4]) end
+call('DEL', KEYS[2], KEYS[3])
+call('HDEL', KEYS[1], 'at')
+return 1

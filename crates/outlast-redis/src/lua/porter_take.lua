@@ -1,0 +1,108 @@
+-- Takes a batch of tasks out of everybody's reach, or answers the one that is on its way. Their hashes and locks stay, so that the
+-- ids stay taken; the state in them is `outgoing`, which no verb knows (no transition: they leave, or come back as they were).
+-- KEYS[1] the queue's move, [2] the tasks on their way, [3] the counters on their way, [4] pending, [5] scheduled, [6] retry,
+-- [7] archived, [8] completed, [9] groups, [10] groups that have been seen, [11...] the counters. ARGV[1] the prefix of the queue's
+-- keys, [2] the target, [3] the name of a new session, [4] now in ms, [5] tasks at most, [6] bytes after which no further task is
+-- taken, [7] how many counters, then their names, then ids to be passed over.
+-- Answers {'E'} there is nothing, {'T', target} a batch is on its way to another target, or {'B', session, number, the number before,
+-- taken at, rows as in porter_row.lua, counters}. Only what is answered is read: a step is bounded by its arguments.
+local P = ARGV[1]
+local function answer()
+  local kept, rows = call('HGETALL', KEYS[2]), {}
+  for at = 1, #kept, 2 do
+    local nth, state, score = string.match(kept[at + 1], '^(%d+) (%S+) (%S+)$')
+    rows[tonumber(nth)] = row_of(P, kept[at], state, score)
+  end
+  local head = call('HMGET', KEYS[1], 's', 'n', 'before', 'at')
+  return {'B', head[1], head[2], head[3], head[4], rows, call('HGETALL', KEYS[3])}
+end
+
+local before = call('HMGET', KEYS[1], 'to', 's', 'n', 'at')
+if before[4] then
+  if before[1] ~= ARGV[2] then return {'T', before[1]} end
+  return answer()
+end
+call('HLEN', KEYS[2])
+call('HLEN', KEYS[3])
+call('LLEN', KEYS[4])
+for nth = 5, 8 do call('ZCARD', KEYS[nth]) end
+for nth = 9, 10 do call('SCARD', KEYS[nth]) end
+
+local most, bytes_max, counters = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local passed, passes = {}, #ARGV - 7 - counters
+for at = 8 + counters, #ARGV do passed[ARGV[at]] = true end
+local picked, seen, bytes = {}, {}, 0
+local function is_full() return #picked >= most or bytes >= bytes_max end
+-- True if the task goes with the batch.
+local function pick(id, state, score)
+  if passed[id] or is_full() then return false end
+  if not seen[id] then
+    local key = P .. 't:' .. id
+    bytes = bytes + call('HSTRLEN', key, 'msg') + call('HSTRLEN', key, 'result')
+    picked[#picked + 1] = {id, state, score}
+    seen[id] = true
+  end
+  return true
+end
+local function pick_pending()
+  local ids, taken = call('LRANGE', KEYS[4], -(most + passes), -1), {}
+  local is_stretch = true
+  for at = #ids, 1, -1 do
+    if is_full() then break end
+    if pick(ids[at], 'pending', '-') then taken[#taken + 1] = ids[at] else is_stretch = false end
+  end
+  if taken[1] and is_stretch then
+    call('LTRIM', KEYS[4], 0, -#taken - 1)
+  else
+    -- Near the end from which they are looked for.
+    for _, id in ipairs(taken) do call('LREM', KEYS[4], -1, id) end
+  end
+end
+local function pick_sorted(set, state)
+  if is_full() then return end
+  local found = call('ZRANGE', set, 0, most + passes - 1, 'WITHSCORES')
+  for at = 1, #found, 2 do
+    if pick(found[at], state, found[at + 1]) then call('ZREM', set, found[at]) end
+  end
+end
+local function pick_members(listed)
+  if is_full() then return end
+  for _, group in ipairs(call('SRANDMEMBER', listed, most + passes)) do
+    if is_full() then return end
+    local key = P .. 'g:' .. group
+    pick_sorted(key, 'aggregating')
+    if call('EXISTS', key) == 0 then call('SREM', listed, group) end
+  end
+end
+pick_pending()
+pick_sorted(KEYS[5], 'scheduled')
+pick_sorted(KEYS[6], 'retry')
+pick_members(KEYS[9])
+pick_members(KEYS[10])
+pick_sorted(KEYS[7], 'archived')
+pick_sorted(KEYS[8], 'completed')
+
+if not picked[1] then
+  local found = false
+  for nth = 1, counters do
+    local count = call('GET', KEYS[10 + nth])
+    if count then
+      found = true
+      call('HSET', KEYS[3], ARGV[7 + nth], count)
+      call('DEL', KEYS[10 + nth])
+    end
+  end
+  if not found then return {'E'} end
+end
+for nth, task in ipairs(picked) do
+  local key = P .. 't:' .. task[1]
+  call('HSET', KEYS[2], task[1], nth .. ' ' .. task[2] .. ' ' .. task[3])
+  -- A ghost has no record: it gets none.
+  if call('EXISTS', key) == 1 then call('HSET', key, 'state', 'outgoing') end
+end
+local is_same = before[1] == ARGV[2]
+local last = is_same and tonumber(before[3]) or 0
+local number = string.format('%.0f', math.max(last + 1, tonumber(ARGV[4])))
+call('HSET', KEYS[1], 'to', ARGV[2], 's', is_same and before[2] or ARGV[3], 'n', number,
+  'before', string.format('%.0f', last), 'at', ARGV[4])
+return answer()
