@@ -72,14 +72,14 @@ pub trait Porter: Send + Sync + 'static {
         load: &Load,
     ) -> Result<Delivered, BrokerError>;
 
-    /// Forgets the batch of this stamp with its tasks, but gives those in `refused` back to where they
-    /// were. Nothing happens if another batch is on its way, or none: repeatable by itself.
+    /// Ends the batch of this stamp: its tasks are forgotten, or given back to where they were. Nothing
+    /// happens if another batch is on its way, or none: repeatable by itself.
     async fn conclude(
         &self,
         queue: &QueueName,
         stamp: Stamp,
         now: Timestamp,
-        refused: &[TaskId],
+        end: &Conclusion,
     ) -> Result<(), BrokerError>;
 
     /// Tasks as they would travel, in the order of the ids; `None` where there is none. For comparing.
@@ -113,8 +113,9 @@ pub trait Porter: Send + Sync + 'static {
 /// What a batch is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Which data the batch goes to: the target's [`Health::epoch`](crate::Health::epoch).
-    pub target: Epoch,
+    /// Which data the batch goes to: the target's [`Health::epoch`](crate::Health::epoch). `None`: only the
+    /// batch that is on its way is asked for, wherever to, and nothing more is taken.
+    pub target: Option<Epoch>,
     /// The name of the session, if the queue has none for this target yet.
     pub session: SessionId,
     /// Tasks at most (1 … [`BATCH_TASKS_MAX`](crate::limits::BATCH_TASKS_MAX)).
@@ -225,23 +226,23 @@ pub struct Parcel {
 
 impl Parcel {
     /// The first thing in which a parcel that was read back differs from the one that was put, or `None`.
-    /// Moments are compared by the second, which is what asynq's format keeps of them. What a worker may
-    /// have changed since is left out if the task is no longer in the state in which it was put.
+    /// Moments are compared by the second, which is what asynq's format keeps of them. What a run changes is
+    /// left out if the task has left the state in which it was put, or may have been there and back.
     ///
     /// ```
-    /// use outlast_core::porter::Parcel;
+    /// use outlast_core::porter::{Parcel, Since};
     /// use outlast_core::{QueueName, TaskId, TaskRecord, TaskType, Timestamp};
     /// let task = TaskRecord::new(
     ///     QueueName::default_queue(), TaskId::new("a")?, TaskType::new("t")?, "one".into());
     /// let put = Parcel::new(task, Timestamp::from_seconds(1));
     /// let mut found = put.clone();
-    /// assert_eq!(put.difference(&found), None);
+    /// assert_eq!(put.difference(&found, Since::JustNow), None);
     /// found.task.payload = "two".into();
-    /// assert_eq!(put.difference(&found), Some("payload"));
+    /// assert_eq!(put.difference(&found, Since::JustNow), Some("payload"));
     /// # Ok::<(), outlast_core::NameError>(())
     /// ```
     #[must_use]
-    pub fn difference(&self, found: &Parcel) -> Option<&'static str> {
+    pub fn difference(&self, found: &Parcel, since: Since) -> Option<&'static str> {
         let (put, got) = (&self.task, &found.task);
         let group = |parcel: &Parcel| parcel.task.group.clone().filter(|_| parcel.joins_group);
         let lasting = [
@@ -271,6 +272,7 @@ impl Parcel {
         };
         let differs = |pairs: &[(&'static str, bool)]| pairs.iter().find(|p| !p.1).map(|p| p.0);
         let stayed = put.state == got.state && put.retried == got.retried;
+        let stayed = stayed && since == Since::JustNow;
         differs(&lasting).or_else(|| differs(&passing()).filter(|_| stayed))
     }
 
@@ -280,6 +282,15 @@ impl Parcel {
         let joins_group = task.group.is_some();
         Self { task, at, joins_group, lock: None, unknown: Bytes::new() }
     }
+}
+
+/// How long ago a parcel was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// A moment ago: a task in the state in which it was put has not been started.
+    JustNow,
+    /// Nobody knows: it may have run, failed and be in that state again.
+    Long,
 }
 
 fn same(one: Option<Timestamp>, other: Option<Timestamp>) -> bool {
@@ -309,6 +320,18 @@ pub struct Delivered {
     /// The number of the last batch that the target knew before this one, zero if it knew none; to be
     /// compared with [`Batch::previous`]. In a repeat it means nothing.
     pub known: u64,
+}
+
+/// How a batch ends at its source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conclusion {
+    /// The target has stored it, but for these.
+    Stored {
+        /// What is given back.
+        refused: Vec<TaskId>,
+    },
+    /// All of it is given back, the counters, too.
+    GivenBack,
 }
 
 /// What became of a parcel.

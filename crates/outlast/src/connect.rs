@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use outlast_core::{
-    Broker, BrokerError, Enqueued, Fsck, Inspect, NewTask, QueueName, Repair, Stamp,
+    Broker, BrokerError, Enqueued, Fsck, Inspect, NewTask, Porter, QueueName, Repair, Stamp,
 };
 use outlast_survive::{OnOutage, Survivor};
 
@@ -28,6 +28,7 @@ pub struct Connection {
     pub(crate) inspect: Arc<dyn Inspect>,
     pub(crate) clock: Clock,
     pub(crate) survivor: Option<Arc<Survivor>>,
+    porter: Option<Arc<dyn Porter>>,
     url: Arc<str>,
     closer: Closer,
 }
@@ -153,7 +154,7 @@ impl Connection {
     /// inspection as it is.
     pub fn of_halves(name: &str, broker: Arc<dyn Broker>, inspect: Arc<dyn Inspect>) -> Self {
         let (clock, url) = (Clock::system(), mask(name).into());
-        Self { inspect, broker, clock, survivor: None, url, closer: Closer::Nothing }
+        Self { inspect, broker, clock, survivor: None, url, porter: None, closer: Closer::Nothing }
     }
 
     /// The same broker seen with another clock: for tests.
@@ -161,6 +162,23 @@ impl Connection {
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// The same broker, which tasks can be moved from and to by this side of it.
+    #[must_use]
+    pub fn with_porter(mut self, porter: Arc<dyn Porter>) -> Self {
+        self.porter = Some(porter);
+        self
+    }
+
+    /// The side that moves tasks.
+    pub(crate) fn porter(&self) -> Result<Arc<dyn Porter>> {
+        self.porter.clone().ok_or_else(|| {
+            Error::invalid(format!(
+                "tasks of {} cannot be moved: it is not one of our brokers",
+                self.url
+            ))
+        })
     }
 
     /// The broker's URL, without its password: fit to be shown and logged, not to be opened again.
@@ -322,6 +340,7 @@ async fn open_sqlite(url: &str, path: &str) -> Result<Connection> {
     })??;
     Ok(Connection {
         closer: Closer::Sqlite(broker.clone()),
+        porter: Some(Arc::new(broker.clone())),
         ..Connection::custom(&mask(url), broker)
     })
 }
@@ -340,6 +359,7 @@ async fn open_redis(url: &str, contact: Contact) -> Result<Connection> {
     })?;
     Ok(Connection {
         closer: Closer::Redis(broker.clone()),
+        porter: Some(Arc::new(broker.clone())),
         ..Connection::custom(&mask(url), broker)
     })
 }

@@ -33,6 +33,7 @@
 //! * [`Worker`] runs: handlers are async functions whose arguments say what they need.
 //! * [`Schedule`] repeats: cron, time zones, no leader, each tick once.
 //! * [`Inspector`] looks and acts: what the program `outlast` is made of.
+//! * [`migration`] moves everything to another broker, while both are in use.
 //! * [`testing`] is for your own tests: a broker in memory and a clock that stands still.
 //!
 //! # Features
@@ -46,6 +47,7 @@ mod handler;
 mod host;
 mod inspector;
 mod lanes;
+pub mod migration;
 mod schedule;
 mod signal;
 pub mod survive;
@@ -89,7 +91,7 @@ pub mod broker {
         Role, SettleVerdict, Settled, SweepBudget, Swept, Want, Woke, WorkerBeat, tick_id,
     };
     pub use outlast_core::{
-        Attempt, Lease, LeaseToken, NewTask, Once, Outcome, Place, SessionId, Settlement, Stamp,
-        Unique, session, state,
+        Attempt, Lease, LeaseToken, NewTask, Once, Outcome, Place, Porter, SessionId, Settlement,
+        Stamp, Unique, porter, session, state,
     };
 }

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config_command as config, fsck, man, outage, outbox, queue, schedule,
-    stats, task, up, work, worker,
+    bench, completions, config_command as config, fsck, man, migrate, outage, outbox, queue,
+    schedule, stats, task, up, work, worker,
 };
 use crate::config::Asked;
 use crate::exit::{CliError, Exit, Outcome};
@@ -97,6 +97,8 @@ pub(crate) enum Command {
     Stats(stats::StatsArgs),
     /// Check what a Redis broker holds, while it is in use; exit 1 if something is wrong
     Fsck(fsck::FsckArgs),
+    /// Move all tasks to another broker, while both are in use; can be stopped and repeated
+    Migrate(migrate::MigrateArgs),
     /// Measure the broker on this machine, beside what its disk can do, or a Redis server beside asynq
     Bench(bench::BenchArgs),
     /// Print or check the configuration

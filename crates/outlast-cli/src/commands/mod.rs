@@ -21,6 +21,7 @@ pub(crate) mod fsck;
 mod lines;
 mod list;
 pub(crate) mod man;
+pub(crate) mod migrate;
 pub(crate) mod outage;
 pub(crate) mod outbox;
 mod progress;
@@ -49,6 +50,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Outbox(command) => outbox::run(&context, command).await,
         Command::Stats(args) => stats::run(&context, &args).await,
         Command::Fsck(args) => fsck::run(&context, &args).await,
+        Command::Migrate(args) => migrate::run(&context, &args).await,
         Command::Bench(args) => bench::run(&context, &args).await,
         Command::Config(command) => config_command::run(&context, &command),
         Command::Completions(args) => completions::run(&args),

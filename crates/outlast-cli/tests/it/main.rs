@@ -11,6 +11,7 @@ mod handlers;
 mod home;
 mod kill;
 mod limits;
+mod migrate;
 mod outage;
 mod queues;
 mod redis;

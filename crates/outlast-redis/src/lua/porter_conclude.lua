@@ -1,7 +1,7 @@
--- Ends a batch that is on its way: forgets its tasks and counters, but gives the refused ones back to where they were.
+-- Ends a batch that is on its way: forgets its tasks and counters, or gives them back to where they were.
 -- KEYS[1] the queue's move, [2] the tasks on their way, [3] the counters on their way, [4] pending, [5] scheduled, [6] retry,
 -- [7] archived, [8] completed, [9] groups, [10] groups that have been seen. ARGV[1] the prefix of the queue's keys, [2] the session,
--- [3] the batch's number, [4...] ids that were refused. Answers 1, or 0 if another batch or none is on its way.
+-- [3] the batch's number, [4] seconds that a counter of a day lives, [5] '1' to give all back, [6...] ids that were refused. Answers 1, or 0 if another batch or none is on its way.
 local call = redis.call
 local P = ARGV[1]
 local head = call('HMGET', KEYS[1], 's', 'n', 'at')
@@ -11,7 +11,7 @@ for nth = 5, 8 do call('ZCARD', KEYS[nth]) end
 for nth = 9, 10 do call('SCARD', KEYS[nth]) end
 local sorted = {scheduled = KEYS[5], retry = KEYS[6], archived = KEYS[7], completed = KEYS[8]}
 local refused = {}
-for at = 4, #ARGV do refused[ARGV[at]] = true end
+for at = 6, #ARGV do refused[ARGV[at]] = true end
 
 local function forget(id)
   local key = P .. 't:' .. id
@@ -39,7 +39,7 @@ end
 local kept, back = call('HGETALL', KEYS[2]), {}
 for at = 1, #kept, 2 do
   local nth, state, score = string.match(kept[at + 1], '^(%d+) (%S+) (%S+)$')
-  if refused[kept[at]] then
+  if ARGV[5] == '1' or refused[kept[at]] then
     back[#back + 1] = {tonumber(nth), kept[at], state, score}
   else
     forget(kept[at])
@@ -48,6 +48,13 @@ end
 -- The first of the line goes back last, to the very end from which tasks are taken.
 table.sort(back, function(one, two) return one[1] > two[1] end)
 for _, task in ipairs(back) do give_back(task[2], task[3], task[4]) end
+if ARGV[5] == '1' then
+  local counts = call('HGETALL', KEYS[3])
+  for at = 1, #counts, 2 do
+    call('INCRBY', P .. counts[at], counts[at + 1])
+    if string.find(counts[at], ':', 1, true) then call('EXPIRE', P .. counts[at], ARGV[4]) end
+  end
+end
 call('DEL', KEYS[2], KEYS[3])
 call('HDEL', KEYS[1], 'at')
 return 1

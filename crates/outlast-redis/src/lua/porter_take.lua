@@ -2,7 +2,7 @@
 -- ids stay taken; the state in them is `outgoing`, which no verb knows (no transition: they leave, or come back as they were).
 -- KEYS[1] the queue's move, [2] the tasks on their way, [3] the counters on their way, [4] pending, [5] scheduled, [6] retry,
 -- [7] archived, [8] completed, [9] groups, [10] groups that have been seen, [11...] the counters. ARGV[1] the prefix of the queue's
--- keys, [2] the target, [3] the name of a new session, [4] now in ms, [5] tasks at most, [6] bytes after which no further task is
+-- keys, [2] the target ('': only what is on its way is asked for), [3] the name of a new session, [4] now in ms, [5] tasks at most, [6] bytes after which no further task is
 -- taken, [7] how many counters, then their names, then ids to be passed over.
 -- Answers {'E'} there is nothing, {'T', target} a batch is on its way to another target, or {'B', session, number, the number before,
 -- taken at, rows as in porter_row.lua, counters}. Only what is answered is read: a step is bounded by its arguments.
@@ -19,9 +19,10 @@ end
 
 local before = call('HMGET', KEYS[1], 'to', 's', 'n', 'at')
 if before[4] then
-  if before[1] ~= ARGV[2] then return {'T', before[1]} end
+  if ARGV[2] ~= '' and before[1] ~= ARGV[2] then return {'T', before[1]} end
   return answer()
 end
+if ARGV[2] == '' then return {'E'} end
 call('HLEN', KEYS[2])
 call('HLEN', KEYS[3])
 call('LLEN', KEYS[4])

@@ -8,7 +8,7 @@ mod take;
 
 use async_trait::async_trait;
 use outlast_core::inspect::ScheduleState;
-use outlast_core::porter::{Batch, Delivered, Load, OnceKey, Order, Parcel};
+use outlast_core::porter::{Batch, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
 use outlast_core::{BrokerError, Cursor, Page, Porter, QueueName, Stamp, TaskId, Timestamp};
 
 use crate::broker::RedisBroker;
@@ -39,9 +39,9 @@ impl Porter for RedisBroker {
         queue: &QueueName,
         stamp: Stamp,
         _: Timestamp,
-        refused: &[TaskId],
+        end: &Conclusion,
     ) -> Result<(), BrokerError> {
-        self.inner.conclude_batch(queue, stamp, refused).await
+        self.inner.conclude_batch(queue, stamp, end).await
     }
 
     async fn parcels(

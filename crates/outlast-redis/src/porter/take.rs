@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outlast_core::limits::{STATS_DAYS, check_batch};
-use outlast_core::porter::{Batch, Counts, DayCount, Load, Order, Parcel, stamp_at};
+use outlast_core::porter::{Batch, Conclusion, Counts, DayCount, Load, Order, Parcel, stamp_at};
 use outlast_core::{BrokerError, Kind, QueueName, SessionId, Stamp, TaskId, Timestamp};
 use redis::Value;
 
@@ -32,7 +32,8 @@ impl Inner {
         let mut names = collections(&keys);
         names.extend(counters.iter().map(|name| keys.key(name)));
         let mut call = Call::new(&PORTER_TAKE, names);
-        call.text(keys.prefix()).text(&*order.target.0).text(session_text(order.session));
+        let target = order.target.as_ref().map_or("", |target| &*target.0);
+        call.text(keys.prefix()).text(target).text(session_text(order.session));
         call.int(now.as_millis()).int(size(order.tasks_max)).int(size(order.bytes_max));
         call.int(size(counters.len()));
         for name in counters {
@@ -77,13 +78,22 @@ impl Inner {
         &self,
         queue: &QueueName,
         stamp: Stamp,
-        refused: &[TaskId],
+        end: &Conclusion,
     ) -> Result<(), BrokerError> {
         let keys = self.root.queue(queue);
         let mut call = Call::new(&PORTER_CONCLUDE, collections(&keys));
         call.text(keys.prefix()).text(session_text(stamp.session)).text(stamp.seq.to_string());
-        for id in refused {
-            call.text(id.as_str());
+        call.int(i64::from(STATS_DAYS + 1) * 86_400);
+        match end {
+            Conclusion::GivenBack => {
+                call.fixed("1");
+            }
+            Conclusion::Stored { refused } => {
+                call.fixed("");
+                for id in refused {
+                    call.text(id.as_str());
+                }
+            }
         }
         self.admin.script(&call).await?;
         self.hub.used(queue);

@@ -10,7 +10,7 @@ mod take;
 use async_trait::async_trait;
 use outlast_core::inspect::ScheduleState;
 use outlast_core::limits::check_batch;
-use outlast_core::porter::{Batch, Delivered, Load, OnceKey, Order, Parcel};
+use outlast_core::porter::{Batch, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
 use outlast_core::{BrokerError, Cursor, Page, Porter, QueueName, Stamp, TaskId, Timestamp};
 
 use crate::broker::SqliteBroker;
@@ -56,12 +56,12 @@ impl Porter for SqliteBroker {
         queue: &QueueName,
         stamp: Stamp,
         now: Timestamp,
-        refused: &[TaskId],
+        end: &Conclusion,
     ) -> Result<(), BrokerError> {
-        let (queue, refused) = (queue.clone(), refused.to_vec());
+        let (queue, end) = (queue.clone(), end.clone());
         let weight = outlast_core::limits::BATCH_TASKS_MAX;
         self.write("could not conclude a batch", weight, move |tx| {
-            take::conclude(tx, &queue, &stamp, now, &refused)
+            take::conclude(tx, &queue, &stamp, now, &end)
         })
         .await
     }

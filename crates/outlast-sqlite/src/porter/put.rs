@@ -41,7 +41,7 @@ pub(super) fn put(
             for parcel in &load.parcels {
                 kept.push(shelf.one(tx, parcel)?);
             }
-            shelf.count(tx, &load.counts)?;
+            add_counts(tx, q, &load.counts)?;
             let record = session::encode(&kept, |kept| matches!(kept, Kept::Stored));
             // Sessions are forgotten a day after the moment in their record: this one has to live longer.
             place.record(tx, now.plus(MOVE_TTL.saturating_sub(SESSION_TTL)), &record)?;
@@ -148,17 +148,18 @@ impl Shelf<'_> {
         }
         Ok(())
     }
+}
 
-    fn count(&self, tx: &mut Tx<'_>, counts: &Counts) -> Result<(), Fail> {
-        let row = tx.tally.row(self.q);
-        row.listed |= *counts != Counts::default();
-        row.processed = row.processed.saturating_add(counts.processed.cast_signed());
-        row.failed = row.failed.saturating_add(counts.failed.cast_signed());
-        let qid = row.qid;
-        for day in &counts.days {
-            let (processed, failed) = (day.processed.cast_signed(), day.failed.cast_signed());
-            tx.conn.prepare_cached(ADD_DAY)?.execute(params![qid, day.day, processed, failed])?;
-        }
-        Ok(())
+/// Adds to the counters of a queue.
+pub(super) fn add_counts(tx: &mut Tx<'_>, q: Q, counts: &Counts) -> Result<(), Fail> {
+    let row = tx.tally.row(q);
+    row.listed |= *counts != Counts::default();
+    row.processed = row.processed.saturating_add(counts.processed.cast_signed());
+    row.failed = row.failed.saturating_add(counts.failed.cast_signed());
+    let qid = row.qid;
+    for day in &counts.days {
+        let (processed, failed) = (day.processed.cast_signed(), day.failed.cast_signed());
+        tx.conn.prepare_cached(ADD_DAY)?.execute(params![qid, day.day, processed, failed])?;
     }
+    Ok(())
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use outlast_core::porter::stamp_at;
-use outlast_core::porter::{Batch, Counts, DayCount, Load, Lock, MOVED_STATES, Order, Parcel};
+use outlast_core::porter::{
+    Batch, Conclusion, Counts, DayCount, Load, Lock, MOVED_STATES, Order, Parcel,
+};
 use outlast_core::{
     BrokerError, Epoch, Kind, QueueName, SessionId, Stamp, TaskId, TaskState, Timestamp,
 };
@@ -96,22 +98,23 @@ pub(super) fn take(
     let qid = tx.tally.qid(q);
     let before = Latest::read(tx.conn, qid)?;
     if let Some(latest) = before.as_ref().filter(|latest| latest.taken_at.is_some()) {
-        if latest.target != order.target {
+        if order.target.as_ref().is_some_and(|target| *target != latest.target) {
             return Err(elsewhere(queue, &latest.target).into());
         }
         return Ok(Some(batch_of(tx.conn, queue, qid, latest, now)?));
     }
+    let Some(target) = &order.target else { return Ok(None) };
     let picked = pick(tx, q, order)?;
     let counts = if picked.is_empty() { take_counts(tx, q)? } else { Counts::default() };
     if picked.is_empty() && counts == Counts::default() {
         return Ok(None);
     }
     take_out(tx, q, &picked)?;
-    let same = before.filter(|latest| latest.target == order.target);
+    let same = before.filter(|latest| latest.target == *target);
     let (session, last) = same.map_or((order.session, 0), |latest| (latest.session, latest.seq));
     let stamp = stamp_at(session, last, now);
     let latest = Latest {
-        target: order.target.clone(),
+        target: target.clone(),
         session,
         seq: stamp.seq,
         previous: last,
@@ -326,7 +329,7 @@ pub(super) fn conclude(
     queue: &QueueName,
     stamp: &Stamp,
     now: Timestamp,
-    refused: &[TaskId],
+    end: &Conclusion,
 ) -> Result<(), Fail> {
     let Some(q) = tx.tally.find(tx.conn, queue)? else { return Ok(()) };
     let qid = tx.tally.qid(q);
@@ -334,14 +337,20 @@ pub(super) fn conclude(
     if latest.taken_at.is_none() || (latest.session, latest.seq) != (stamp.session, stamp.seq) {
         return Ok(());
     }
-    let refused: HashSet<&str> = refused.iter().map(TaskId::as_str).collect();
+    let refused: HashSet<&str> = match end {
+        Conclusion::Stored { refused } => refused.iter().map(TaskId::as_str).collect(),
+        Conclusion::GivenBack => {
+            super::put::add_counts(tx, q, &latest.counts)?;
+            HashSet::new()
+        }
+    };
     let mut back = Vec::new();
     for (rid, code) in members(tx.conn, qid)? {
         let (id, group, key): (String, Option<String>, Option<String>) = tx
             .conn
             .prepare_cached("SELECT id, grp, unique_key FROM task WHERE rid = ?1")?
             .query_row([rid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        if refused.contains(id.as_str()) {
+        if *end == Conclusion::GivenBack || refused.contains(id.as_str()) {
             let state = rows::state(code).unwrap_or(TaskState::Archived);
             tx.conn.prepare_cached(moves::GIVE_BACK)?.execute([rid, rows::code(state)])?;
             tx.tally.row(q).entered(state);

@@ -291,6 +291,7 @@ macro_rules! conformance_list {
                 members_wait_in_their_group_at_the_target
                 active_tasks_and_members_of_a_set_stay
                 counters_move_once_and_last
+                a_batch_that_is_given_back_leaves_everything_as_it_was
                 once_keys_hold_at_both_ends
                 a_record_that_cannot_be_read_is_named_and_given_back
                 a_queue_with_a_batch_on_its_way_is_not_removed

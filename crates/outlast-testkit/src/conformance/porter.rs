@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use outlast_core::porter::{
-    Batch, Counts, Delivered, Load, MOVED_STATES, OnceKey, Order, Parcel, Porter, PutVerdict,
+    Batch, Conclusion, Counts, Delivered, Load, MOVED_STATES, OnceKey, Order, Parcel, Porter,
+    PutVerdict, Since,
 };
 use outlast_core::{
-    Action, Controlled, EnqueueVerdict, Kind, NewTask, PageRequest, QueueControl, SessionId,
+    Action, Controlled, EnqueueVerdict, Epoch, Kind, NewTask, PageRequest, QueueControl, SessionId,
     TaskState, Timestamp,
 };
 
@@ -34,7 +35,7 @@ impl Ends {
         let home = there.broker.home(&there.queue);
         let health = there.broker.health(&home, t(0)).await.expect("the target is well");
         let order = Order {
-            target: health.epoch,
+            target: Some(health.epoch),
             session: SessionId(77),
             tasks_max: 256,
             bytes_max: 1 << 20,
@@ -58,8 +59,12 @@ impl Ends {
     }
 
     async fn conclude(&self, c: &Case, batch: &Batch, refused: &[&str]) {
-        let refused: Vec<_> = refused.iter().map(|name| id(name)).collect();
-        let concluded = self.source.conclude(&c.queue, batch.stamp, t(0), &refused).await;
+        let end = Conclusion::Stored { refused: refused.iter().map(|name| id(name)).collect() };
+        self.end(c, batch, &end).await;
+    }
+
+    async fn end(&self, c: &Case, batch: &Batch, end: &Conclusion) {
+        let concluded = self.source.conclude(&c.queue, batch.stamp, t(3), end).await;
         concluded.expect("the batch is concluded");
     }
 
@@ -79,7 +84,7 @@ impl Ends {
     /// The same ends the other way round.
     async fn back(self, c: &Case) -> Self {
         let health = c.broker.health(&c.broker.home(&c.queue), t(0)).await.expect("is well");
-        let order = Order { target: health.epoch, session: SessionId(78), ..self.order };
+        let order = Order { target: Some(health.epoch), session: SessionId(78), ..self.order };
         Self { source: self.target, target: self.source, order, there: self.there }
     }
 }
@@ -168,11 +173,16 @@ pub async fn a_take_for_another_target_is_refused_while_a_batch_is_on_its_way(c:
     ends.order.tasks_max = 1;
     let batch = ends.take(c, t(1)).await;
     let mut elsewhere = ends.order.clone();
-    elsewhere.target.0 = "another".into();
+    elsewhere.target = Some(Epoch("another".into()));
     let refused = ends.source.take(&c.queue, &elsewhere, t(2)).await.expect_err("is refused");
     assert_eq!(refused.kind(), Kind::Rejected);
-    assert!(refused.to_string().contains(&ends.order.target.0), "{refused}");
+    let target = ends.order.target.clone().expect("is named");
+    assert!(refused.to_string().contains(&target.0), "{refused}");
+    let wherever = Order { target: None, ..ends.order.clone() };
+    let same = ends.source.take(&c.queue, &wherever, t(2)).await.expect("is answered");
+    assert_eq!(same.map(|same| same.stamp), Some(batch.stamp));
     ends.conclude(c, &batch, &["a"]).await;
+    assert_eq!(ends.source.take(&c.queue, &wherever, t(3)).await.expect("is answered"), None);
     let other = ends.source.take(&c.queue, &elsewhere, t(3)).await.expect("is answered");
     assert_eq!(other.map(|batch| batch.previous), Some(0), "a session of its own");
 }
@@ -249,7 +259,7 @@ pub async fn what_is_refused_goes_back_to_where_it_was(c: &Case) {
     let found = ends.source.parcels(&c.queue, &named, t(3)).await.expect("is answered");
     for (was, is) in parcels.iter().zip(found) {
         let is = is.expect("is there again");
-        assert_eq!(was.difference(&is), None, "{}", was.task.id);
+        assert_eq!(was.difference(&is, Since::JustNow), None, "{}", was.task.id);
         assert_eq!(was.task.state, is.task.state);
     }
     let group = c.claim_group(t(60), &policy("g", 1)).await.expect("the group is ready again");
@@ -322,7 +332,7 @@ pub async fn a_round_trip_keeps_everything(c: &Case) {
     let found = ends.target.parcels(&c.queue, &named, t(4)).await.expect("is answered");
     for (was, is) in there.iter().zip(found) {
         let is = is.expect("is there again");
-        assert_eq!(was.difference(&is), None, "{}", was.task.id);
+        assert_eq!(was.difference(&is, Since::JustNow), None, "{}", was.task.id);
         assert_eq!((was.task.state, was.joins_group), (is.task.state, is.joins_group));
         let held = |parcel: &Parcel| parcel.lock.as_ref().map(|lock| lock.held_until.is_some());
         assert_eq!(held(was), held(&is), "{}", was.task.id);
@@ -417,6 +427,22 @@ pub async fn counters_move_once_and_last(c: &Case) {
     let history = ends.there.inspect.history(&c.queue, now, 2).await.expect("is answered");
     let days: Vec<_> = history.iter().map(|day| (day.processed, day.failed)).collect();
     assert_eq!(days, [(2, 0), (2, 1)]);
+}
+
+pub async fn a_batch_that_is_given_back_leaves_everything_as_it_was(c: &Case) {
+    let Some(mut ends) = Ends::new(c).await else { return };
+    one_in_every_state(c).await;
+    let before = c.stats(t(3)).await;
+    let batch = ends.take(c, t(3)).await;
+    ends.end(c, &batch, &Conclusion::GivenBack).await;
+    assert_eq!(c.stats(t(3)).await, before);
+    ends.order.except = batch.load.parcels.iter().map(|one| one.task.id.clone()).collect();
+    let counters = ends.take(c, t(3)).await;
+    assert_eq!(counters.load.parcels, []);
+    ends.end(c, &counters, &Conclusion::GivenBack).await;
+    assert_eq!(c.stats(t(3)).await, before);
+    let history = c.inspect.history(&c.queue, t(3), 1).await.expect("is answered");
+    assert_eq!((history[0].processed, history[0].failed), (3, 2));
 }
 
 pub async fn once_keys_hold_at_both_ends(c: &Case) {
