@@ -171,8 +171,11 @@ impl Connection {
         self
     }
 
-    /// The side that moves tasks.
-    pub(crate) fn porter(&self) -> Result<Arc<dyn Porter>> {
+    /// The side that tasks are moved by.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a broker that has none.
+    pub fn porter(&self) -> Result<Arc<dyn Porter>> {
         self.porter.clone().ok_or_else(|| {
             Error::invalid(format!(
                 "tasks of {} cannot be moved: it is not one of our brokers",

@@ -1,12 +1,12 @@
 //! `outlast migrate`: everything of one broker to another, while both are in use.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
 use outlast::migration::{self, Migration, Moved, QueueMove, StateCount, Step};
-use outlast::{Connection, ErrorKind, Kind, QueueName, QueueStats, TaskState};
+use outlast::{Clock, Connection, ErrorKind, Kind, QueueName, QueueStats, TaskState, Timestamp};
 use serde::Serialize;
 
 use super::{Context, progress};
@@ -111,7 +111,7 @@ pub(crate) async fn run(context: &Context, args: &MigrateArgs) -> Outcome {
     }
     let to = open(to, End::Target).await?;
     let migration = Migration::new(&from, &to).await?;
-    let mut run = Run::new(&migration, &queues, args);
+    let mut run = Run::new(&migration, from.clock().clone(), &queues, args.rate);
     let outcome = run.all(args).await;
     run.bar.finish_and_clear();
     // What was moved before something failed is told all the same.
@@ -206,27 +206,28 @@ struct Run {
     lanes: Vec<Lane>,
     bar: ProgressBar,
     pace: Pace,
+    clock: Clock,
 }
 
 /// Keeps to a rate.
 struct Pace {
     rate: Option<u32>,
-    began: Instant,
+    began: Timestamp,
     tasks: u64,
 }
 
 impl Pace {
-    async fn after(&mut self, tasks: u64) {
+    async fn after(&mut self, tasks: u64, now: Timestamp) {
         self.tasks += tasks;
         if let Some(rate) = self.rate {
             let due = Duration::from_secs_f64(self.tasks as f64 / f64::from(rate));
-            tokio::time::sleep(due.saturating_sub(self.began.elapsed())).await;
+            tokio::time::sleep(due.saturating_sub(now.since(self.began))).await;
         }
     }
 }
 
 impl Run {
-    fn new(migration: &Migration, queues: &[QueueStats], args: &MigrateArgs) -> Self {
+    fn new(migration: &Migration, clock: Clock, queues: &[QueueStats], rate: Option<u32>) -> Self {
         let lane = |stats: &QueueStats| Lane {
             queue: migration.queue(&stats.queue),
             moved: Moved::default(),
@@ -235,18 +236,18 @@ impl Run {
         Self {
             lanes: queues.iter().map(lane).collect(),
             bar: progress::counter("moved"),
-            pace: Pace { rate: args.rate, began: Instant::now(), tasks: 0 },
+            pace: Pace { rate, began: clock.now(), tasks: 0 },
+            clock,
         }
     }
 
     /// Moves until nothing is left, or only what is still running after the time to wait.
     async fn all(&mut self, args: &MigrateArgs) -> Result<(), CliError> {
         self.pass().await?;
-        let began = Instant::now();
-        while self.active() > 0 && began.elapsed() < args.wait {
+        let end = self.clock.now().plus(args.wait);
+        while self.active() > 0 && self.clock.now() < end {
             self.bar.set_message(format!("moved, {} still run", self.active()));
-            let left = args.wait.saturating_sub(began.elapsed());
-            tokio::time::sleep(LOOK_EVERY.min(left)).await;
+            tokio::time::sleep(LOOK_EVERY.min(end.since(self.clock.now()))).await;
             for lane in self.lanes.iter().filter(|lane| lane.active > 0) {
                 lane.queue.sweep().await?;
             }
@@ -267,7 +268,7 @@ impl Run {
                         let stored = moved.stored();
                         lane.moved.add(moved);
                         self.bar.inc(stored);
-                        self.pace.after(stored).await;
+                        self.pace.after(stored, self.clock.now()).await;
                     }
                     Step::Rest { active } => {
                         lane.active = active;

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+use outlast_core::porter::{Conclusion, Order};
 use outlast_core::{
-    Broker, Claim, Defect, Finding, Inspect, NewTask, QueueName, Repair, Settlement, TaskState,
-    Timestamp, Want,
+    Broker, Claim, Defect, Epoch, Finding, Inspect, NewTask, Porter, QueueName, Repair, SessionId,
+    Settlement, TaskState, Timestamp, Want,
 };
 use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{
@@ -115,6 +116,39 @@ async fn a_healthy_queue_is_clean() {
         .enqueue(vec![task("a"), due("b", t(5000)), grouped("c", "g"), unique("d", "x", 900)])
         .await;
     space.finds(&[]).await;
+}
+
+#[tokio::test]
+async fn tasks_on_their_way_to_another_broker_are_no_orphans() {
+    let Some(space) = Space::new() else { return };
+    let all = vec![task("a"), due("b", t(5000)), grouped("c", "g"), unique("d", "x", 900)];
+    space.enqueue(all).await;
+    let order = Order {
+        target: Some(Epoch("elsewhere".into())),
+        session: SessionId(1),
+        tasks_max: 256,
+        bytes_max: 1 << 20,
+        except: Vec::new(),
+    };
+    let default = queue("default");
+    let batch = space.broker.take(&default, &order, t(1)).await.expect("is answered");
+    let batch = batch.expect("there are tasks");
+    assert_eq!(batch.load.parcels.len(), 4);
+    space.finds(&[]).await;
+    let end = Conclusion::GivenBack;
+    space.broker.conclude(&default, batch.stamp, t(2), &end).await.expect("is concluded");
+    space.finds(&[]).await;
+    assert_eq!(space.state("c").await, Some(TaskState::Aggregating));
+}
+
+#[tokio::test]
+async fn a_task_that_says_it_is_on_its_way_and_is_not_is_put_away() {
+    let Some(space) = Space::new() else { return };
+    space.enqueue(vec![task("a")]).await;
+    space.run("HSET @t:a state outgoing");
+    space.run("DEL @pending");
+    space.finds(&[(Defect::Orphan, Some("a"))]).await;
+    assert_eq!(space.state("a").await, Some(TaskState::Archived));
 }
 
 #[tokio::test]

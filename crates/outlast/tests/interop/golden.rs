@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use outlast::broker::porter::{MOVED_STATES, Parcel, Since};
+use outlast::migration::{Migration, Step};
 use outlast::{
-    Clock, Connection, PageRequest, PriorityName, QueueName, ScheduleName, TaskId, TaskRecord,
-    TaskState, Timestamp, WorkerStatus,
+    Clock, Connection, PageRequest, PriorityName, QueueName, ScheduleName, Selector, TaskId,
+    TaskRecord, TaskState, Timestamp, WorkerStatus,
 };
 use outlast_testkit::server::RedisServer;
 use serde_json::Value;
@@ -227,4 +229,66 @@ async fn the_golden_server_and_schedules_are_read_by_our_inspector_with_the_valu
             assert_eq!(time(&event["EnqueuedAt"]), Some(tick.enqueued_at));
         }
     }
+}
+
+/// What real Go programs have left, in every state, to an embedded broker and on to another namespace: each
+/// task as it was, with its lock and with what only a newer asynq knows of it.
+#[tokio::test]
+async fn the_tasks_of_go_programs_survive_a_move_to_an_embedded_broker_and_back() {
+    let Some(golden) = Golden::load().await else { return };
+    let from = &golden.connection;
+    let clock = Clock::manual(golden.now);
+    let embedded = Connection::open("sqlite::memory:").await.unwrap().with_clock(clock.clone());
+    let url = format!("{}/0?namespace=back", golden._redis.url());
+    let back = Connection::open(&url).await.unwrap().with_clock(clock);
+    let (mut compared, mut stayed) = (0, 0);
+    for stats in from.inspector().queues().await.unwrap() {
+        let queue = &stats.queue;
+        let ids = tasks_of(from, queue).await;
+        let read = async |at: &Connection| {
+            at.porter().unwrap().parcels(queue, &ids, golden.now).await.unwrap()
+        };
+        let before = read(from).await;
+        for (source, target) in [(from, &embedded), (&embedded, &back)] {
+            let migration = Migration::new(source, target).await.unwrap();
+            let mut lane = migration.queue(queue);
+            while let Step::Batch(moved) = lane.step().await.unwrap() {
+                assert_eq!((moved.refused, moved.mismatches), (vec![], vec![]));
+            }
+        }
+        for (was, is) in before.iter().zip(read(&back).await) {
+            let was = was.as_ref().unwrap();
+            let Some(is) = is else {
+                // What a Go worker is aggregating stays with it.
+                let stays = from.inspector().task(queue, &was.task.id).await.unwrap();
+                assert_eq!((stays.state, &stays), (TaskState::Aggregating, &was.task));
+                stayed += 1;
+                continue;
+            };
+            assert_eq!(was.difference(&is, Since::JustNow), None, "{}", was.task.id);
+            assert_eq!(was.task.state, is.task.state);
+            let held = |parcel: &Parcel| parcel.lock.as_ref().map(|lock| lock.held_until.is_some());
+            assert_eq!(held(was), held(&is), "{}", was.task.id);
+            compared += 1;
+        }
+        assert_eq!(stayed, golden.in_sets(queue.as_str()), "{queue}");
+        stayed = 0;
+        let history = async |at: &Connection| at.inspector().history(queue, 90).await.unwrap();
+        let totals = back.inspector().queue(queue).await.unwrap();
+        assert_eq!(totals.processed_total, stats.processed_total);
+        let days: u64 = history(&back).await.iter().map(|day| day.processed).sum();
+        assert!(days >= stats.processed_today, "{queue}");
+    }
+    assert!(compared >= 10, "only {compared} tasks were compared");
+}
+
+/// The ids of all tasks of a queue that can be moved.
+async fn tasks_of(at: &Connection, queue: &QueueName) -> Vec<TaskId> {
+    let mut ids = Vec::new();
+    for state in MOVED_STATES {
+        let page = PageRequest::first(100);
+        let tasks = at.inspector().tasks(queue, &Selector::state(state), &page).await.unwrap();
+        ids.extend(tasks.items.into_iter().map(|task| task.id));
+    }
+    ids
 }

@@ -8,6 +8,7 @@ mod clocks;
 mod compile;
 mod faults;
 mod groups;
+mod migration;
 mod outcomes;
 mod schedule;
 mod shutdown;
