@@ -325,10 +325,10 @@ pub struct Delivered {
 /// How a batch ends at its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conclusion {
-    /// The target has stored it, but for these.
+    /// The target has stored these, which are forgotten with the counters. Whatever is not named goes back.
     Stored {
-        /// What is given back.
-        refused: Vec<TaskId>,
+        /// Which ones.
+        ids: Vec<TaskId>,
     },
     /// All of it is given back, the counters, too.
     GivenBack,

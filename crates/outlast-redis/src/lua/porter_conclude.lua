@@ -1,7 +1,8 @@
--- Ends a batch that is on its way: forgets its tasks and counters, or gives them back to where they were.
+-- Ends a batch that is on its way: forgets the tasks that were stored and the counters, gives the rest back to where it was.
 -- KEYS[1] the queue's move, [2] the tasks on their way, [3] the counters on their way, [4] pending, [5] scheduled, [6] retry,
 -- [7] archived, [8] completed, [9] groups, [10] groups that have been seen. ARGV[1] the prefix of the queue's keys, [2] the session,
--- [3] the batch's number, [4] seconds that a counter of a day lives, [5] '1' to give all back, [6...] ids that were refused. Answers 1, or 0 if another batch or none is on its way.
+-- [3] the batch's number, [4] seconds that a counter of a day lives, [5] '1' to give the counters back, too, [6...] ids that the target has
+-- stored: whatever is not named goes back. Answers 1, or 0 if another batch or none is on its way.
 local call = redis.call
 local P = ARGV[1]
 local head = call('HMGET', KEYS[1], 's', 'n', 'at')
@@ -10,8 +11,8 @@ call('LLEN', KEYS[4])
 for nth = 5, 8 do call('ZCARD', KEYS[nth]) end
 for nth = 9, 10 do call('SCARD', KEYS[nth]) end
 local sorted = {scheduled = KEYS[5], retry = KEYS[6], archived = KEYS[7], completed = KEYS[8]}
-local refused = {}
-for at = 6, #ARGV do refused[ARGV[at]] = true end
+local stored = {}
+for at = 6, #ARGV do stored[ARGV[at]] = true end
 
 local function forget(id)
   local key = P .. 't:' .. id
@@ -39,10 +40,10 @@ end
 local kept, back = call('HGETALL', KEYS[2]), {}
 for at = 1, #kept, 2 do
   local nth, state, score = string.match(kept[at + 1], '^(%d+) (%S+) (%S+)$')
-  if ARGV[5] == '1' or refused[kept[at]] then
-    back[#back + 1] = {tonumber(nth), kept[at], state, score}
-  else
+  if stored[kept[at]] then
     forget(kept[at])
+  else
+    back[#back + 1] = {tonumber(nth), kept[at], state, score}
   end
 end
 -- The first of the line goes back last, to the very end from which tasks are taken.

@@ -46,6 +46,9 @@ impl Row {
         queue: &QueueName,
         now: Timestamp,
     ) -> Result<Parcel, String> {
+        if std::str::from_utf8(&self.id).is_err() {
+            return Err("its id is not valid UTF-8".to_owned());
+        }
         let [msg, since, result, accepted, losses, group, joins, lock] =
             self.fields.each_ref().map(Option::as_deref);
         let stored = StoredTask {

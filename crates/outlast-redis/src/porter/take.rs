@@ -88,9 +88,9 @@ impl Inner {
             Conclusion::GivenBack => {
                 call.fixed("1");
             }
-            Conclusion::Stored { refused } => {
+            Conclusion::Stored { ids } => {
                 call.fixed("");
-                for id in refused {
+                for id in ids {
                     call.text(id.as_str());
                 }
             }

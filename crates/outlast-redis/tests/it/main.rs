@@ -12,6 +12,7 @@ mod inspect;
 mod kit;
 mod lost;
 mod memory;
+mod moves;
 mod outage;
 mod permission;
 mod poison;

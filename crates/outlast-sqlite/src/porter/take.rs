@@ -160,7 +160,8 @@ fn pick(tx: &mut Tx<'_>, q: Q, order: &Order) -> Result<Vec<Picked>, Fail> {
             // An id of another kind is a flaw of the record, which is read later.
             let id: String = row.get(1).unwrap_or_default();
             if !except.contains(id.as_str()) {
-                picked.push(Picked { rid: row.get(0)?, state, group: row.get(2)? });
+                let group = row.get(2).unwrap_or_default();
+                picked.push(Picked { rid: row.get(0)?, state, group });
                 bytes += usize::try_from(row.get::<_, i64>(3)?).unwrap_or(0);
             }
         }
@@ -277,8 +278,12 @@ impl Found {
             | TaskState::Completed => score,
         };
         let mut parcel = Parcel::new(stored.task, at);
-        parcel.unknown = row.get::<_, Option<Vec<u8>>>(23)?.map(Bytes::from).unwrap_or_default();
-        Ok(Self { parcel, unique_key: row.get(22)?, flaw: stored.flaw })
+        let (key, unknown) = (row.get(22), row.get::<_, Option<Vec<u8>>>(23));
+        let wrong = |error: &rusqlite::Error| error.to_string();
+        let flaw = stored.flaw.or_else(|| key.as_ref().err().map(wrong));
+        let flaw = flaw.or_else(|| unknown.as_ref().err().map(wrong));
+        parcel.unknown = unknown.ok().flatten().map(Bytes::from).unwrap_or_default();
+        Ok(Self { parcel, unique_key: key.ok().flatten(), flaw })
     }
 
     fn with_lock(self, conn: &Connection, qid: i64, now: Timestamp) -> rusqlite::Result<Parcel> {
@@ -337,8 +342,8 @@ pub(super) fn conclude(
     if latest.taken_at.is_none() || (latest.session, latest.seq) != (stamp.session, stamp.seq) {
         return Ok(());
     }
-    let refused: HashSet<&str> = match end {
-        Conclusion::Stored { refused } => refused.iter().map(TaskId::as_str).collect(),
+    let stored: HashSet<&str> = match end {
+        Conclusion::Stored { ids } => ids.iter().map(TaskId::as_str).collect(),
         Conclusion::GivenBack => {
             super::put::add_counts(tx, q, &latest.counts)?;
             HashSet::new()
@@ -349,8 +354,15 @@ pub(super) fn conclude(
         let (id, group, key): (String, Option<String>, Option<String>) = tx
             .conn
             .prepare_cached("SELECT id, grp, unique_key FROM task WHERE rid = ?1")?
-            .query_row([rid], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-        if *end == Conclusion::GivenBack || refused.contains(id.as_str()) {
+            // What is of another kind is a flaw of the record: that one was not stored, and goes back.
+            .query_row([rid], |row| {
+                Ok((
+                    row.get(0).unwrap_or_default(),
+                    row.get(1).unwrap_or_default(),
+                    row.get(2).unwrap_or_default(),
+                ))
+            })?;
+        if !stored.contains(id.as_str()) {
             let state = rows::state(code).unwrap_or(TaskState::Archived);
             tx.conn.prepare_cached(moves::GIVE_BACK)?.execute([rid, rows::code(state)])?;
             tx.tally.row(q).entered(state);

@@ -160,11 +160,18 @@ impl QueueMove {
         let delivered = migration.target.put(&self.queue, batch.stamp, now, &batch.load).await?;
         let mut moved = judged(batch, &delivered);
         self.verify(batch, &delivered, &mut moved).await?;
-        let refused: Vec<TaskId> = moved.refused.iter().map(|task| task.id.clone()).collect();
-        self.refused.extend(moved.refused.iter().map(|task| (task.id.clone(), task.state)));
-        let end = Conclusion::Stored { refused };
-        let migration = &self.migration;
+        let ids = stored_of(batch, &delivered).map(|parcel| parcel.task.id.clone()).collect();
+        let end = Conclusion::Stored { ids };
         migration.source.conclude(&self.queue, batch.stamp, migration.now(), &end).await?;
+        for task in &moved.refused {
+            if self.refused.iter().any(|(id, _)| *id == task.id) {
+                return Err(Error::invalid(format!(
+                    "queue {}: task {} {}, and cannot be passed over by its id",
+                    self.queue, task.id, task.why
+                )));
+            }
+            self.refused.push((task.id.clone(), task.state));
+        }
         Ok(moved)
     }
 

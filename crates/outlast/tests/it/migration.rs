@@ -10,9 +10,9 @@ use outlast::broker::porter::{Batch, Conclusion, Delivered, Load, OnceKey, Order
 use outlast::broker::{Porter, Stamp};
 use outlast::migration::{self, Migration, Moved, Step};
 use outlast::{
-    BrokerError, Clock, Connection, Cursor, ErrorKind, Kind, Missed, Page, PageRequest, QueueName,
-    Schedule, ScheduleName, ScheduleState, Scheduler, TaskId, TaskInfo, TaskRequest, TickRecord,
-    Timestamp, Worker,
+    Action, BrokerError, Clock, Connection, Cursor, ErrorKind, Kind, Missed, Page, PageRequest,
+    QueueName, Schedule, ScheduleName, ScheduleState, Scheduler, Selector, TaskId, TaskInfo,
+    TaskRequest, TickRecord, Timestamp, Worker,
 };
 use outlast_testkit::server::RedisServer;
 
@@ -348,6 +348,43 @@ async fn a_batch_whose_target_is_gone_is_given_back() {
     assert_eq!(migration::give_back(&from, &queue()).await.unwrap(), 2);
     assert_eq!(migration::give_back(&from, &queue()).await.unwrap(), 0);
     assert_eq!(move_all(&from, &to).await.unwrap().stored(), 2);
+}
+
+#[tokio::test]
+async fn a_target_that_lost_what_it_had_stored_is_told_of() {
+    let Some(server) = RedisServer::or_skip(RedisServer::start()) else { return };
+    let (from, to) = (memory().await, Connection::open(&server.url()).await.unwrap());
+    let request = |n: usize| TaskRequest::raw("t", "x").id(&n.to_string());
+    from.client().enqueue_all((0..600).map(request).collect()).await.unwrap();
+    let mut lane = Migration::new(&from, &to).await.unwrap().queue(&queue());
+    for is_lost in [false, true] {
+        let Step::Batch(moved) = lane.step().await.unwrap() else { panic!("there are tasks") };
+        assert_eq!(moved.target_lost, is_lost);
+        server.command(&["FLUSHALL"]).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_differs_in_the_target_is_not_forgotten_by_the_source() {
+    let (from, to) = (memory().await, memory().await);
+    let later = TaskRequest::raw("t", "mine").id("a").delay(Duration::from_secs(600));
+    from.client().enqueue(later).await.unwrap();
+    // The batch is stored, and the source is not told.
+    let faulty = |at: &Connection| {
+        let calls = Arc::default();
+        let faulty = Faulty { inner: at.porter().unwrap(), fault: Fault::Before(2), calls };
+        at.clone().with_porter(Arc::new(faulty))
+    };
+    move_all(&faulty(&from), &to).await.unwrap_err();
+    let selector = Selector::id(TaskId::new("a").unwrap());
+    let forged = Action::SetPayload("forged".into());
+    to.inspector().act(&queue(), &forged, &selector, &PageRequest::first(1)).await.unwrap();
+    let differs = move_all(&from, &to).await.unwrap_err();
+    assert!(differs.to_string().contains("task a of queue default differs"), "{differs}");
+    assert!(differs.to_string().contains("its payload"), "{differs}");
+    assert_eq!(migration::give_back(&from, &queue()).await.unwrap(), 1);
+    let kept = from.inspector().task(&queue(), &TaskId::new("a").unwrap()).await.unwrap();
+    assert_eq!(&kept.payload[..], b"mine");
 }
 
 #[tokio::test]
