@@ -17,8 +17,8 @@ use crate::output::{self, Format, Row};
 /// Between two looks at tasks that are still running at the source.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Refused tasks named on stderr; `--json` names all.
-const REFUSED_TOLD_MAX: usize = 10;
+/// Refused tasks, and missing ones, named on stderr; `--json` names more.
+const TOLD_MAX: usize = 10;
 
 /// What to move, and where.
 #[derive(Args, Debug)]
@@ -60,10 +60,10 @@ struct Line {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     refusals: Vec<Named>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    mismatches: Vec<Named>,
+    mismatches: Vec<String>,
 }
 
-/// A task that was refused, or is not as it was put.
+/// A task that was refused.
 #[derive(Debug, Serialize)]
 struct Named {
     id: String,
@@ -115,7 +115,7 @@ pub(crate) async fn run(context: &Context, args: &MigrateArgs) -> Outcome {
     let outcome = run.all(args).await;
     run.bar.finish_and_clear();
     // What was moved before something failed is told all the same.
-    run.tell(context.format())?;
+    run.tell(context.format(), outcome.is_ok())?;
     outcome?;
     if args.queues.is_empty() {
         let schedules = migration.schedules().await?;
@@ -285,9 +285,11 @@ impl Run {
         self.lanes.iter().map(|lane| lane.active).sum()
     }
 
-    fn tell(&self, format: Format) -> Result<(), CliError> {
+    fn tell(&self, format: Format, is_through: bool) -> Result<(), CliError> {
         let lines: Vec<Line> = self.lanes.iter().flat_map(Lane::lines).collect();
-        output::rows(format, &lines)?;
+        if is_through || !lines.is_empty() {
+            output::rows(format, &lines)?;
+        }
         for lane in &self.lanes {
             lane.tell(format);
         }
@@ -296,7 +298,7 @@ impl Run {
 
     fn exit(&self) -> Exit {
         let moved = || self.lanes.iter().map(|lane| &lane.moved);
-        if moved().any(|moved| moved.target_lost || !moved.mismatches.is_empty()) {
+        if moved().any(|moved| moved.target_lost || moved.mismatched > 0) {
             return Exit::Failed;
         }
         let refused = moved().any(|moved| !moved.refused.is_empty());
@@ -329,17 +331,11 @@ impl Lane {
             let (state, refused) = ("unreadable".to_owned(), unreadable.len() as u64);
             lines.push(Line { state, refused, refusals: unreadable, mismatches: vec![], ..none });
         }
-        if let Some(first) = lines.first_mut() {
-            let named = |one: &migration::Mismatch| Named {
-                id: one.id.to_string(),
-                why: one.what.to_owned(),
-            };
-            first.mismatches = self.moved.mismatches.iter().map(named).collect();
-        }
         lines
     }
 
     fn line(&self, state: TaskState, count: StateCount) -> Line {
+        let missing = self.moved.mismatches.iter().filter(|task| task.state == state);
         let refusals = if count.refused > 0 { self.refusals(Some(state)) } else { Vec::new() };
         Line {
             queue: self.queue.queue().to_string(),
@@ -351,7 +347,7 @@ impl Lane {
             refused: count.refused,
             left: 0,
             refusals,
-            mismatches: Vec::new(),
+            mismatches: missing.map(|task| task.id.to_string()).collect(),
         }
     }
 
@@ -363,17 +359,22 @@ impl Lane {
     fn tell(&self, format: Format) {
         let (queue, moved) = (self.queue.queue(), &self.moved);
         if format == Format::Table {
-            for task in moved.refused.iter().take(REFUSED_TOLD_MAX) {
+            for task in moved.refused.iter().take(TOLD_MAX) {
                 let why = output::clean(&task.why);
                 eprintln!("outlast: queue {queue}: task {} {why}; it stays where it was", task.id);
             }
-            if moved.refused.len() > REFUSED_TOLD_MAX {
-                let more = moved.refused.len() - REFUSED_TOLD_MAX;
+            if moved.refused.len() > TOLD_MAX {
+                let more = moved.refused.len() - TOLD_MAX;
                 eprintln!("outlast: queue {queue}: {more} more were refused, --json names all");
             }
         }
-        for task in &moved.mismatches {
-            eprintln!("outlast: queue {queue}: task {} was stored, and {}", task.id, task.what);
+        for task in moved.mismatches.iter().take(TOLD_MAX) {
+            let (id, state) = (&task.id, task.state);
+            eprintln!("outlast: queue {queue}: task {id} was stored as {state}, and is not there");
+        }
+        if moved.mismatched > TOLD_MAX as u64 {
+            let more = moved.mismatched - TOLD_MAX as u64;
+            eprintln!("outlast: queue {queue}: {more} more that were stored are not there");
         }
         if moved.target_lost {
             eprintln!(

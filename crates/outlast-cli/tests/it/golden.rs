@@ -92,6 +92,17 @@ fn the_configuration_looks_like_this() {
 }
 
 #[test]
+fn a_move_looks_like_this() {
+    let home = home();
+    let (here, there) = ("sqlite://outlast.db", "sqlite://other.db");
+    let migrate = ["migrate", "--from", here, "--to", there];
+    check("migrate-plan.txt", &home.run(&[&migrate[..], &["--dry-run"]].concat()));
+    check("migrate-plan.json", &home.run(&[&migrate[..], &["--dry-run", "--json"]].concat()));
+    check("migrate.txt", &home.run(&migrate));
+    check("migrate.json", &home.run(&["migrate", "--from", there, "--to", here, "--json"]));
+}
+
+#[test]
 fn completions_and_man_pages_are_printed() {
     let home = Home::empty();
     for shell in ["bash", "zsh", "fish"] {

@@ -199,8 +199,9 @@ impl QueueMove {
                 None => {
                     count.gone += 1;
                     if !(delivered.is_repeat || may_be_gone(put, is_paused, now)) {
-                        let (id, what) = (put.task.id.clone(), "it is not there");
-                        moved.mismatches.push(Mismatch { id, what });
+                        let (id, state) = (put.task.id.clone(), put.task.state);
+                        moved.mismatches.push(Mismatch { id, state });
+                        moved.mismatched += 1;
                     }
                 }
             }

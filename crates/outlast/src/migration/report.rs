@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use outlast_core::{TaskId, TaskState};
 
+/// Tasks named in [`Moved::mismatches`]: enough to see what they have in common. All are counted.
+pub(super) const MISMATCHES_MAX: usize = 1000;
+
 /// What one batch came to. Batches can be added up with [`Moved::add`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -12,8 +15,11 @@ pub struct Moved {
     pub states: BTreeMap<TaskState, StateCount>,
     /// Tasks that the target did not take, and that are back where they were.
     pub refused: Vec<Refused>,
-    /// Tasks that the target says it has stored, and that are not there as they were put.
+    /// Tasks that the target says it has stored, and that are not there although nothing can have run them;
+    /// the first thousand of them.
     pub mismatches: Vec<Mismatch>,
+    /// How many there are.
+    pub mismatched: u64,
     /// Runs that ended, added to the target's counters.
     pub runs: u64,
     /// True if the target has lost something that it had stored before.
@@ -47,13 +53,13 @@ pub struct Refused {
     pub why: String,
 }
 
-/// A task that is not as it was put.
+/// A task that is not where it was put.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
     /// Which one.
     pub id: TaskId,
-    /// What is different, or that it is not there.
-    pub what: &'static str,
+    /// The state in which it was put.
+    pub state: TaskState,
 }
 
 impl Moved {
@@ -74,7 +80,9 @@ impl Moved {
             sum.refused += count.refused;
         }
         self.refused.extend(other.refused);
-        self.mismatches.extend(other.mismatches);
+        let room = MISMATCHES_MAX.saturating_sub(self.mismatches.len());
+        self.mismatches.extend(other.mismatches.into_iter().take(room));
+        self.mismatched += other.mismatched;
         self.runs += other.runs;
         self.target_lost |= other.target_lost;
     }

@@ -32,7 +32,12 @@ struct Faulty {
     inner: Arc<dyn Porter>,
     fault: Fault,
     calls: Arc<AtomicUsize>,
+    /// Finds nothing of what it has stored.
+    is_blind: bool,
 }
+
+/// No call of this number is ever made.
+const NEVER: Fault = Fault::Before(usize::MAX);
 
 impl Faulty {
     fn enter(&self) -> Result<usize, BrokerError> {
@@ -96,7 +101,8 @@ impl Porter for Faulty {
         now: Timestamp,
     ) -> Result<Vec<Option<Parcel>>, BrokerError> {
         let call = self.enter()?;
-        self.leave(call, self.inner.parcels(queue, ids, now).await?)
+        let found = self.inner.parcels(queue, ids, now).await?;
+        self.leave(call, if self.is_blind { vec![None; found.len()] } else { found })
     }
 
     async fn once_keys(
@@ -174,7 +180,7 @@ async fn survives(from: Connection, to: Connection, fault: Fault) -> bool {
     let calls = Arc::new(AtomicUsize::new(0));
     let faulty = |at: &Connection| {
         let inner = at.porter().unwrap();
-        let faulty = Faulty { inner, fault, calls: calls.clone() };
+        let faulty = Faulty { inner, fault, calls: calls.clone(), is_blind: false };
         at.clone().with_porter(Arc::new(faulty))
     };
     let first = move_all(&faulty(&from), &faulty(&to)).await;
@@ -339,7 +345,8 @@ async fn a_batch_whose_target_is_gone_is_given_back() {
         from.client().enqueue(TaskRequest::raw("t", "x").id(id)).await.unwrap();
     }
     let calls = Arc::default();
-    let faulty = Faulty { inner: gone.porter().unwrap(), fault: Fault::Before(1), calls };
+    let faulty =
+        Faulty { inner: gone.porter().unwrap(), fault: Fault::Before(1), calls, is_blind: false };
     let failed = move_all(&from, &gone.with_porter(Arc::new(faulty))).await.unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::Broker(Kind::Ambiguous));
     let refused = move_all(&from, &to).await.unwrap_err();
@@ -372,7 +379,8 @@ async fn a_task_that_differs_in_the_target_is_not_forgotten_by_the_source() {
     // The batch is stored, and the source is not told.
     let faulty = |at: &Connection| {
         let calls = Arc::default();
-        let faulty = Faulty { inner: at.porter().unwrap(), fault: Fault::Before(2), calls };
+        let faulty =
+            Faulty { inner: at.porter().unwrap(), fault: Fault::Before(2), calls, is_blind: false };
         at.clone().with_porter(Arc::new(faulty))
     };
     move_all(&faulty(&from), &to).await.unwrap_err();
@@ -385,6 +393,21 @@ async fn a_task_that_differs_in_the_target_is_not_forgotten_by_the_source() {
     assert_eq!(migration::give_back(&from, &queue()).await.unwrap(), 1);
     let kept = from.inspector().task(&queue(), &TaskId::new("a").unwrap()).await.unwrap();
     assert_eq!(&kept.payload[..], b"mine");
+}
+
+#[tokio::test]
+async fn what_is_stored_and_cannot_be_found_is_named_unless_it_may_have_run() {
+    let (from, to) = (memory().await, memory().await);
+    let client = from.client();
+    client.enqueue(TaskRequest::raw("t", "x").id("now")).await.unwrap();
+    let later = TaskRequest::raw("t", "x").id("later").delay(Duration::from_secs(600));
+    client.enqueue(later).await.unwrap();
+    let blind =
+        Faulty { inner: to.porter().unwrap(), fault: NEVER, calls: Arc::default(), is_blind: true };
+    let moved = move_all(&from, &to.with_porter(Arc::new(blind))).await.unwrap();
+    let missing: Vec<_> = moved.mismatches.iter().map(|task| task.id.as_str()).collect();
+    assert_eq!((missing, moved.mismatched), (vec!["later"], 1));
+    assert_eq!(moved.stored(), 2);
 }
 
 #[tokio::test]
