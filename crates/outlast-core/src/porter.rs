@@ -118,7 +118,7 @@ pub struct Order {
     pub target: Option<Epoch>,
     /// The name of the session, if the queue has none for this target yet.
     pub session: SessionId,
-    /// Tasks at most (1 … [`BATCH_TASKS_MAX`](crate::limits::BATCH_TASKS_MAX)).
+    /// Tasks at most (1 … [`BATCH_TASKS_MAX`]).
     pub tasks_max: usize,
     /// Payload and result bytes after which no further task is taken; the first one is, whatever its size.
     pub bytes_max: usize,

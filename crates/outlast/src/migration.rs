@@ -1,5 +1,5 @@
 //! Moving what a broker holds to another one, while both are in use: the mover between two ends of
-//! [`Porter`](outlast_core::Porter), which keep what makes it safe to stop and to repeat.
+//! [`Porter`], which keep what makes it safe to stop and to repeat.
 //!
 //! ```text
 //!   pause, once keys ──► copied first: what must hold before a task arrives
