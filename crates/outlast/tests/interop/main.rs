@@ -12,6 +12,7 @@ mod go;
 mod golden;
 mod groups;
 mod inspect;
+mod moved;
 mod options;
 mod ours;
 mod outcomes;
