@@ -39,6 +39,10 @@ end
 
 local kept, back = call('HGETALL', KEYS[2]), {}
 for at = 1, #kept, 2 do
+  local group = call('HGET', P .. 't:' .. kept[at], 'group')
+  if group then call('ZCARD', P .. 'g:' .. group) end
+end
+for at = 1, #kept, 2 do
   local nth, state, score = string.match(kept[at + 1], '^(%d+) (%S+) (%S+)$')
   if stored[kept[at]] then
     forget(kept[at])

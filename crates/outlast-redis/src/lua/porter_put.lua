@@ -12,7 +12,11 @@ local sorted = {scheduled = KEYS[3], retry = KEYS[4], archived = KEYS[5], comple
 call('LLEN', KEYS[2])
 for nth = 3, 6 do call('ZCARD', KEYS[nth]) end
 for nth = 7, 8 do call('SCARD', KEYS[nth]) end
-for nth = 1, counters do call('STRLEN', KEYS[8 + nth]) end
+for nth = 1, counters do
+  local count = call('GET', KEYS[8 + nth])
+  -- Fails now and not when the tasks are stored.
+  if count and not string.match(count, '^%-?%d+$') then call('INCRBY', KEYS[8 + nth], 0) end
+end
 for at = first, #ARGV, ITEM do
   if ARGV[at + 9] ~= '' then call('STRLEN', ARGV[at + 9]) end
   if ARGV[at + 1] == 'aggregating' then call('ZCARD', P .. 'g:' .. ARGV[at + 11]) end

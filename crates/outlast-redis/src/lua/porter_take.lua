@@ -29,10 +29,11 @@ call('LLEN', KEYS[4])
 for nth = 5, 8 do call('ZCARD', KEYS[nth]) end
 for nth = 9, 10 do call('SCARD', KEYS[nth]) end
 
+-- Read first, written after: a key of another kind fails the script before anything has left its place.
 local most, bytes_max, counters = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local passed, passes = {}, #ARGV - 7 - counters
 for at = 8 + counters, #ARGV do passed[ARGV[at]] = true end
-local picked, seen, bytes = {}, {}, 0
+local picked, seen, bytes, leaving = {}, {}, 0, {}
 local function is_full() return #picked >= most or bytes >= bytes_max end
 -- True if the task goes with the batch.
 local function pick(id, state, score)
@@ -45,34 +46,27 @@ local function pick(id, state, score)
   end
   return true
 end
+local line, is_stretch = {}, true
 local function pick_pending()
-  local ids, taken = call('LRANGE', KEYS[4], -(most + passes), -1), {}
-  local is_stretch = true
+  local ids = call('LRANGE', KEYS[4], -(most + passes), -1)
   for at = #ids, 1, -1 do
     if is_full() then break end
-    if pick(ids[at], 'pending', '-') then taken[#taken + 1] = ids[at] else is_stretch = false end
-  end
-  if taken[1] and is_stretch then
-    call('LTRIM', KEYS[4], 0, -#taken - 1)
-  else
-    -- Near the end from which they are looked for.
-    for _, id in ipairs(taken) do call('LREM', KEYS[4], -1, id) end
+    if pick(ids[at], 'pending', '-') then line[#line + 1] = ids[at] else is_stretch = false end
   end
 end
 local function pick_sorted(set, state)
   if is_full() then return end
   local found = call('ZRANGE', set, 0, most + passes - 1, 'WITHSCORES')
   for at = 1, #found, 2 do
-    if pick(found[at], state, found[at + 1]) then call('ZREM', set, found[at]) end
+    if pick(found[at], state, found[at + 1]) then leaving[#leaving + 1] = {set, found[at]} end
   end
 end
+local groups = {}
 local function pick_members(listed)
-  if is_full() then return end
   for _, group in ipairs(call('SRANDMEMBER', listed, most + passes)) do
     if is_full() then return end
-    local key = P .. 'g:' .. group
-    pick_sorted(key, 'aggregating')
-    if call('EXISTS', key) == 0 then call('SREM', listed, group) end
+    pick_sorted(P .. 'g:' .. group, 'aggregating')
+    groups[#groups + 1] = group
   end
 end
 pick_pending()
@@ -83,17 +77,31 @@ pick_members(KEYS[10])
 pick_sorted(KEYS[7], 'archived')
 pick_sorted(KEYS[8], 'completed')
 
+local counts = {}
 if not picked[1] then
-  local found = false
   for nth = 1, counters do
     local count = call('GET', KEYS[10 + nth])
-    if count then
-      found = true
-      call('HSET', KEYS[3], ARGV[7 + nth], count)
-      call('DEL', KEYS[10 + nth])
-    end
+    if count then counts[#counts + 1] = {nth, count} end
   end
-  if not found then return {'E'} end
+  if not counts[1] then return {'E'} end
+end
+
+if line[1] and is_stretch then
+  call('LTRIM', KEYS[4], 0, -#line - 1)
+else
+  -- Near the end from which they are looked for.
+  for _, id in ipairs(line) do call('LREM', KEYS[4], -1, id) end
+end
+for _, member in ipairs(leaving) do call('ZREM', member[1], member[2]) end
+for _, group in ipairs(groups) do
+  if call('EXISTS', P .. 'g:' .. group) == 0 then
+    call('SREM', KEYS[9], group)
+    call('SREM', KEYS[10], group)
+  end
+end
+for _, count in ipairs(counts) do
+  call('HSET', KEYS[3], ARGV[7 + count[1]], count[2])
+  call('DEL', KEYS[10 + count[1]])
 end
 for nth, task in ipairs(picked) do
   local key = P .. 't:' .. task[1]

@@ -1,9 +1,9 @@
 //! Taking what other programs have left in a queue: nothing that cannot be moved is lost by it.
 
 use outlast_core::porter::{Conclusion, Order, Parcel};
-use outlast_core::{Broker, Epoch, Porter, SessionId};
+use outlast_core::{Broker, Epoch, Kind, Porter, SessionId};
 use outlast_redis::RedisBroker;
-use outlast_testkit::conformance::words::{stamp, t, task, unique};
+use outlast_testkit::conformance::words::{grouped, stamp, t, task, unique};
 use outlast_testkit::server::RedisServer;
 
 use crate::kit::Place;
@@ -82,4 +82,23 @@ async fn a_lock_of_another_task_is_not_given_away() {
     let end = Conclusion::Stored { ids: vec![batch.load.parcels[0].task.id.clone()] };
     broker.conclude(&place.queue, batch.stamp, t(2), &end).await.expect("is concluded");
     assert_eq!(place.raw(&["GET", &lock]).text().as_deref(), Some("another"));
+}
+
+/// What had been picked by then was in no place any more.
+#[tokio::test]
+async fn a_key_of_another_kind_fails_a_take_before_anything_has_left_its_place() {
+    let Some(server) = RedisServer::or_skip(RedisServer::shared()) else { return };
+    let place = Place::new(server);
+    let broker = place.broker(&server.url());
+    enqueue(&place, &broker, vec![task("a"), grouped("b", "g")]).await;
+    let members = place.key("g:g");
+    place.raw(&["DEL", &members]);
+    place.raw(&["SET", &members, "of another program"]);
+    let before = place.everything();
+    let failed = broker.take(&place.queue, &order(), t(1)).await.expect_err("cannot be read");
+    assert_eq!(failed.kind(), Kind::Corrupt, "{failed}");
+    assert_eq!(place.everything(), before);
+    place.raw(&["DEL", &members]);
+    let batch = broker.take(&place.queue, &order(), t(1)).await.expect("is answered");
+    assert_eq!(names(&batch.expect("there is a task").load.parcels), ["a"]);
 }

@@ -296,6 +296,7 @@ macro_rules! conformance_list {
                 a_record_that_cannot_be_read_is_named_and_given_back
                 a_queue_with_a_batch_on_its_way_is_not_removed
                 a_queue_that_is_not_there_has_nothing_to_move
+                what_this_version_does_not_know_of_a_task_is_kept
                 the_state_of_a_schedule_is_known_without_its_scheduler
             }
             repeat {

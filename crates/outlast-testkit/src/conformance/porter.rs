@@ -4,19 +4,20 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use outlast_core::porter::{
     Batch, Conclusion, Counts, Delivered, Load, MOVED_STATES, OnceKey, Order, Parcel, Porter,
     PutVerdict, Since,
 };
 use outlast_core::{
     Action, Controlled, EnqueueVerdict, Epoch, Kind, NewTask, PageRequest, QueueControl,
-    QueueStats, SessionId, TaskState, Timestamp,
+    QueueStats, SessionId, TaskRecord, TaskState, TaskType, Timestamp,
 };
 
 use super::case::Case;
 use super::words::{
     archive, done, done_with, due, front, grouped, id, ids_of, ids_of_group, is_accepted, kept,
-    keyed, locking, once, policy, retry, secs, t, task, tasks, unique, with,
+    keyed, locking, once, policy, retry, secs, stamp, t, task, tasks, unique, with,
 };
 
 /// The case's broker and another one of its kind.
@@ -513,6 +514,24 @@ pub async fn a_queue_that_is_not_there_has_nothing_to_move(c: &Case) {
     assert_eq!(page.items, []);
     let nothing = Load::default();
     assert!(nothing.is_empty());
+}
+
+pub async fn what_this_version_does_not_know_of_a_task_is_kept(c: &Case) {
+    let Some(ends) = Ends::new(c).await else { return };
+    let task_type = TaskType::new("t").expect("a valid type");
+    let record = TaskRecord::new(c.queue.clone(), id("a"), task_type, Bytes::from_static(b"p"));
+    let mut parcel = Parcel::new(record, t(0));
+    // Field 99 of a message, with one byte in it.
+    parcel.unknown = Bytes::from_static(&[0x9a, 0x06, 0x01, b'x']);
+    let load = Load { parcels: vec![parcel.clone()], counts: Counts::default() };
+    let put = ends.source.put(&c.queue, stamp(5, 0, 1), t(1), &load).await;
+    assert_eq!(put.expect("is answered").verdicts, [PutVerdict::Stored]);
+    let moved = ends.move_all(c, t(2)).await;
+    assert_eq!(moved[0].unknown, parcel.unknown);
+    let found = ends.target.parcels(&c.queue, &[id("a")], t(3)).await.expect("is answered");
+    let found = found[0].as_ref().expect("is there");
+    assert_eq!(parcel.difference(found, Since::JustNow), None);
+    assert_eq!(found.unknown, parcel.unknown);
 }
 
 pub async fn the_state_of_a_schedule_is_known_without_its_scheduler(c: &Case) {
