@@ -18,11 +18,13 @@ const JOINED: &str = "INSERT INTO grp (queue, name, waiting, oldest, newest) \
      VALUES (?1, ?2, 1, ?3, ?3) ON CONFLICT DO UPDATE SET waiting = waiting + 1, \
      oldest = min(coalesce(oldest, ?3), ?3), newest = max(coalesce(newest, ?3), ?3)";
 
+// The index is named: left to itself, SQLite walks the members of all groups in the order of their scores until it meets
+// one of this group.
 const CHANGED: &str = "UPDATE grp SET waiting = waiting + ?3, in_set = in_set + ?4, \
-     oldest = (SELECT min(score) FROM task WHERE queue = ?1 AND grp = ?2 AND state = 3 \
-               AND set_id IS NULL), \
-     newest = (SELECT max(score) FROM task WHERE queue = ?1 AND grp = ?2 AND state = 3 \
-               AND set_id IS NULL) \
+     oldest = (SELECT min(score) FROM task INDEXED BY task_group WHERE queue = ?1 AND grp = ?2 \
+               AND state = 3 AND set_id IS NULL), \
+     newest = (SELECT max(score) FROM task INDEXED BY task_group WHERE queue = ?1 AND grp = ?2 \
+               AND state = 3 AND set_id IS NULL) \
      WHERE queue = ?1 AND name = ?2";
 
 const DROP_EMPTY: &str =
