@@ -12,6 +12,7 @@ local sorted = {scheduled = KEYS[3], retry = KEYS[4], archived = KEYS[5], comple
 call('LLEN', KEYS[2])
 for nth = 3, 6 do call('ZCARD', KEYS[nth]) end
 for nth = 7, 8 do call('SCARD', KEYS[nth]) end
+call('SISMEMBER', ARGV[4], ARGV[5])
 for nth = 1, counters do
   local count = call('GET', KEYS[8 + nth])
   -- Fails now and not when the tasks are stored.

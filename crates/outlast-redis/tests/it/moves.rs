@@ -1,6 +1,6 @@
 //! Taking what other programs have left in a queue: nothing that cannot be moved is lost by it.
 
-use outlast_core::porter::{Conclusion, Order, Parcel};
+use outlast_core::porter::{Conclusion, Order, Parcel, PutVerdict};
 use outlast_core::{Broker, Epoch, Kind, Porter, SessionId};
 use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{grouped, stamp, t, task, unique};
@@ -101,4 +101,25 @@ async fn a_key_of_another_kind_fails_a_take_before_anything_has_left_its_place()
     place.raw(&["DEL", &members]);
     let batch = broker.take(&place.queue, &order(), t(1)).await.expect("is answered");
     assert_eq!(names(&batch.expect("there is a task").load.parcels), ["a"]);
+}
+
+/// The queue was listed last, after its tasks were stored and before the batch was remembered: the repeat met its
+/// own tasks, called them conflicts, and they went back to the source, too.
+#[tokio::test]
+async fn a_put_that_cannot_list_its_queue_stores_nothing() {
+    let Some(server) = RedisServer::or_skip(RedisServer::shared()) else { return };
+    let (from, to) = (Place::new(server), Place::new(server));
+    let (source, target) = (from.broker(&server.url()), to.broker(&server.url()));
+    enqueue(&from, &source, vec![task("a")]).await;
+    let batch = source.take(&from.queue, &order(), t(1)).await.expect("is answered");
+    let batch = batch.expect("there is a task");
+    let queues = format!("{}:queues", to.namespace);
+    to.raw(&["SET", &queues, "of another program"]);
+    let before = to.everything();
+    let failed = target.put(&to.queue, batch.stamp, t(2), &batch.load).await;
+    assert_eq!(failed.expect_err("cannot be listed").kind(), Kind::Corrupt);
+    assert_eq!(to.everything(), before);
+    to.raw(&["DEL", &queues]);
+    let stored = target.put(&to.queue, batch.stamp, t(3), &batch.load).await.expect("is answered");
+    assert_eq!((stored.verdicts, stored.is_repeat), (vec![PutVerdict::Stored], false));
 }
