@@ -7,14 +7,13 @@ use tracing_subscriber::EnvFilter;
 use crate::args::Global;
 use crate::exit::CliError;
 
-/// Starts logging as `--log` says, else `OUTLAST_LOG`, else what suits the command: a worker tells what
-/// it does, the others only what is wrong.
-pub(crate) fn start(global: &Global, is_worker: bool) -> Result<(), CliError> {
+/// Starts logging as `--log` says, else `OUTLAST_LOG`, else what suits the command.
+pub(crate) fn start(global: &Global, suits: &str) -> Result<(), CliError> {
     let set = || std::env::var("OUTLAST_LOG").ok().filter(|value| !value.is_empty());
     let (origin, level) = match (&global.log, set()) {
         (Some(level), _) => ("--log", level.clone()),
         (None, Some(level)) => ("OUTLAST_LOG", level),
-        (None, None) => ("default", if is_worker { "info" } else { "warn" }.to_owned()),
+        (None, None) => ("default", suits.to_owned()),
     };
     let filter = EnvFilter::builder().parse(&level).map_err(|error| {
         CliError::usage(format!("{origin} {level:?} is no log level")).with_source(error)

@@ -4,7 +4,9 @@ mod args;
 mod bench;
 mod commands;
 mod config;
+mod demo;
 mod exit;
+mod folder;
 mod log;
 mod output;
 mod runners;
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Outcome {
-    log::start(&cli.global, cli.command.is_worker())?;
+    log::start(&cli.global, cli.command.log_level())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench, completions, config_command as config, fsck, man, migrate, outage, outbox, queue,
+    bench, completions, config_command as config, demo, fsck, man, migrate, outage, outbox, queue,
     schedule, stats, task, up, work, worker,
 };
 use crate::config::Asked;
@@ -101,6 +101,9 @@ pub(crate) enum Command {
     Migrate(migrate::MigrateArgs),
     /// Measure the broker on this machine, beside what its disk can do, or a Redis server beside asynq
     Bench(bench::BenchArgs),
+    /// Watch tasks outlive the faults of a private server
+    #[command(subcommand)]
+    Demo(demo::DemoCommand),
     /// Print or check the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -111,9 +114,14 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// True for commands that run until they are stopped.
-    pub(crate) fn is_worker(&self) -> bool {
-        matches!(self, Command::Up(_) | Command::Work(_))
+    /// What is logged unless somebody says otherwise: a worker tells what it does, the others only what is
+    /// wrong. In the demo things go wrong on purpose, and its own lines tell of it.
+    pub(crate) fn log_level(&self) -> &'static str {
+        match self {
+            Command::Up(_) | Command::Work(_) => "info",
+            Command::Demo(_) => "error",
+            _ => "warn",
+        }
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) mod bench;
 mod bulk;
 pub(crate) mod completions;
 pub(crate) mod config_command;
+pub(crate) mod demo;
 mod enqueue;
 pub(crate) mod fsck;
 mod lines;
@@ -52,6 +53,7 @@ pub(crate) async fn run(cli: Cli) -> Outcome {
         Command::Fsck(args) => fsck::run(&context, &args).await,
         Command::Migrate(args) => migrate::run(&context, &args).await,
         Command::Bench(args) => bench::run(&context, &args).await,
+        Command::Demo(command) => demo::run(&context, &command).await,
         Command::Config(command) => config_command::run(&context, &command),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
