@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 use serde::Serialize;
+use tokio::sync::Barrier;
 
 pub(crate) use asynq::find as find_asynq;
 pub(crate) use report::{Report, table};
@@ -117,7 +118,8 @@ async fn go_through(
         sides.push(Side::start(Whose::Asynq, plan, folder.path()).await?);
     }
     let mut view = view::View::new(sides.iter().map(Side::seen).collect(), plan);
-    let reports = try_join_all(sides.iter_mut().map(|side| side.go_through(plan)));
+    let together = Barrier::new(sides.len());
+    let reports = try_join_all(sides.iter_mut().map(|side| side.go_through(plan, &together)));
     tokio::select! {
         reports = reports => Ok((reports?, view.end())),
         never = view.watch() => match never {},

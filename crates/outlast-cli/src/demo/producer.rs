@@ -16,7 +16,7 @@ use crate::exit::CliError;
 /// Whose client it is.
 pub(crate) enum Sender {
     Outlast(Client),
-    Asynq(AsynqClient),
+    Asynq(Box<AsynqClient>),
 }
 
 impl Sender {

@@ -39,24 +39,32 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
-/// The server's program: the one that was named, else one from the PATH.
+/// The server's program: the one that was named, else one from the PATH. A bare name is looked for there too.
 pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, CliError> {
-    if let Some(path) = named {
-        let found = path.is_file().then(|| std::path::absolute(path));
-        let missing = || CliError::usage(format!("--server {} is no file", path.display()));
-        let absolute = found.ok_or_else(missing)?;
-        return absolute.map_err(|error| CliError::failed("could not find --server", error));
-    }
+    let names = match named {
+        None => NAMES.map(PathBuf::from).to_vec(),
+        Some(name) if name.components().count() == 1 => vec![name.to_owned()],
+        Some(path) => return absolute(path),
+    };
     let folders = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&folders).collect();
-    let files = NAMES.iter().flat_map(|name| folders.iter().map(move |dir| dir.join(name)));
+    let files = names.iter().flat_map(|name| folders.iter().map(move |dir| dir.join(name)));
     files.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        CliError::new(
-            Exit::NotFound,
-            "the demo needs redis-server or valkey-server, and neither is on the PATH: install one \
-             (apt install redis-server, brew install redis), or name it by --server PATH",
-        )
+        let names: Vec<_> = names.iter().map(|name| name.display().to_string()).collect();
+        let message = format!(
+            "the demo needs a server of its own, and there is no {} on the PATH: install one (apt install \
+             redis-server, brew install redis), or name it by --server PATH",
+            names.join(" or ")
+        );
+        CliError::new(Exit::NotFound, message)
     })
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, CliError> {
+    if !path.is_file() {
+        return Err(CliError::usage(format!("--server {} is no file", path.display())));
+    }
+    std::path::absolute(path).map_err(|error| CliError::failed("could not find --server", error))
 }
 
 impl Server {

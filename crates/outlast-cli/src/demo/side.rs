@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outlast::{Connection, ErrorKind, PageRequest, QueueName, Selector, TaskState, limits};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 use tokio::time::{Instant, sleep};
 
 use super::asynq::{AsynqClient, AsynqWorker};
@@ -86,7 +86,8 @@ impl Side {
         let (sender, worker) = match (whose, &plan.asynq) {
             (Whose::Asynq, Some(program)) => {
                 let worker = AsynqWorker::start(program, &redis, tally.clone()).await?;
-                (Sender::Asynq(AsynqClient::start(program, &redis)?), Worker::Asynq(worker))
+                let client = AsynqClient::start(program, &redis)?;
+                (Sender::Asynq(Box::new(client)), Worker::Asynq(worker))
             }
             (Whose::Outlast | Whose::Asynq, _) => {
                 let url = format!("redis://{redis}");
@@ -102,14 +103,21 @@ impl Side {
         self.seen.clone()
     }
 
-    /// Goes through all faults, lets everything finish, and counts.
-    pub(crate) async fn go_through(&mut self, plan: &Plan) -> Result<Report, CliError> {
+    /// Goes through all faults, lets everything finish, and counts. Sides wait for each other before each fault, so
+    /// that all of them are offered as many tasks in the same time.
+    pub(crate) async fn go_through(
+        &mut self,
+        plan: &Plan,
+        together: &Barrier,
+    ) -> Result<Report, CliError> {
         sleep(WARM).await;
         let mut faults = Vec::new();
         for fault in &plan.faults {
+            together.wait().await;
             faults.push(self.meet(*fault, plan.lasts).await?);
             sleep(CALM).await;
         }
+        together.wait().await;
         self.finish().await?;
         let left = self.seen.tally.left(&self.kept().await?);
         Ok(Report::new(self.seen.whose, self.seen.tally.sum(), left, faults))

@@ -1,7 +1,7 @@
 //! The demo while it runs: a line for each side every second, and a strip of marks that is printed at the end.
 
 use std::convert::Infallible;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -152,7 +152,10 @@ impl Lines {
     fn show(&self, place: usize, line: String) {
         match self {
             Lines::Screen { bars, .. } => bars[place].set_message(line),
-            Lines::Plain => eprintln!("{line}"),
+            Lines::Plain => {
+                // Somebody who has stopped reading wants no more of it; the demo goes on.
+                let _ = writeln!(std::io::stderr(), "{line}");
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 mod bad_input;
 mod bench;
 mod config;
+mod demo;
 mod enqueue;
 mod fsck;
 mod golden;
