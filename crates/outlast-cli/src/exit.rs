@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Why the program ends. The numbers are a promise to scripts.
@@ -106,7 +107,8 @@ pub(crate) fn report(outcome: Outcome) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) if reader_left(&error) => Exit::Done.into(),
         Err(error) => {
-            eprintln!("outlast: {}", chain(&error));
+            // Nobody may be reading any more; the exit code is for whoever started us.
+            let _ = writeln!(std::io::stderr(), "outlast: {}", chain(&error));
             error.exit().into()
         }
     }
