@@ -12,7 +12,7 @@ use super::side::Seen;
 use super::tally::Sum;
 
 /// Marks of a strip that is as long as planned; one that takes longer has at most twice as many.
-const MARKS: u32 = 60;
+const MARKS: u32 = 40;
 
 /// The shortest time that a mark stands for.
 const MARK_MIN: Duration = Duration::from_millis(500);
@@ -52,7 +52,9 @@ impl View {
             (seen, Sum::default(), Strip { side, server, producer, worker })
         };
         let sides = sides.into_iter().map(strip).collect();
-        let every = (plan.takes() / MARKS).max(MARK_MIN);
+        // asynq's recoveries take about as long as the faults.
+        let takes = plan.takes() * if plan.asynq.is_some() { 2 } else { 1 };
+        let every = (takes / MARKS).max(MARK_MIN);
         Self { sides, every, begun: Instant::now(), lines }
     }
 
