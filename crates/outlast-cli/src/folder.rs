@@ -3,6 +3,11 @@
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How often a removal is tried, and after how long again.
+const REMOVALS_MAX: u32 = 50;
+const REMOVE_EVERY: Duration = Duration::from_millis(10);
 
 /// A folder that is removed with everything in it. Nobody else on the machine may look into it.
 #[derive(Debug)]
@@ -21,10 +26,17 @@ impl Folder {
     }
 }
 
+/// What was written here by a thread that is just ending makes a removal fail: it is tried for half a second.
 impl Drop for Folder {
     fn drop(&mut self) {
+        for _ in 1..REMOVALS_MAX {
+            if std::fs::remove_dir_all(&self.0).is_ok() {
+                return;
+            }
+            std::thread::park_timeout(REMOVE_EVERY);
+        }
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "could not remove a folder");
+            tracing::error!(%error, folder = %self.0.display(), "could not remove a folder");
         }
     }
 }

@@ -63,6 +63,14 @@ impl Ours {
         self.connection.close().await;
         Ok(())
     }
+
+    /// Ends it wherever it is, so that nothing is written to its folder any more.
+    pub(crate) async fn abort(self) {
+        self.worker.abort();
+        // What it answers is that it was aborted.
+        let _ = self.worker.await;
+        self.connection.close().await;
+    }
 }
 
 /// Enqueues one task and says what its caller was told.

@@ -72,4 +72,11 @@ impl Producer {
             }
         }
     }
+
+    /// Ends it wherever it is.
+    pub(crate) async fn abort(self) {
+        self.task.abort();
+        // What it answers is that it was aborted.
+        let _ = self.task.await;
+    }
 }

@@ -176,8 +176,14 @@ impl Side {
 
     /// Ends the server and whatever still runs; for demos that were stopped half-way, too.
     pub(crate) async fn end(mut self) -> Result<(), CliError> {
-        // Dropped, the worker's task would go on: its server is gone in a moment, and the process after it.
-        drop(self.work.take());
+        if let Some((producer, worker)) = self.work.take() {
+            producer.abort().await;
+            match worker {
+                Worker::Outlast(ours) => ours.abort().await,
+                // Killed when it is dropped.
+                Worker::Asynq(asynq) => drop(asynq),
+            }
+        }
         self.server.stop().await
     }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Plan;
 use super::side::Seen;
 use super::tally::Sum;
+use super::{Fault, Plan};
 
 /// Marks of a strip that is as long as planned; one that takes longer has at most twice as many.
 const MARKS: u32 = 40;
@@ -85,13 +85,13 @@ impl View {
     fn line(&self) {
         let at = self.begun.elapsed().as_secs();
         for (place, (seen, _, _)) in self.sides.iter().enumerate() {
-            let fault = seen.fault.borrow().map_or("well", super::Fault::as_str);
+            let fault = seen.fault.borrow().map_or("well", Fault::as_str);
             let (side, sum) = (seen.whose.as_str(), seen.tally.sum());
             self.lines.show(
                 place,
                 format!(
-                    "{at:>3} s  {side:<7}  server {fault:<7}  accepted {:>6}  stored {:>6}  refused {:>5}  \
-                     executed {:>6}  longest call {} ms",
+                    "{at:>3} s {side:<7} {fault:<7} accepted {:>5} stored {:>5} refused {:>4} executed {:>5} \
+                     longest call {} ms",
                     sum.accepted,
                     sum.stored,
                     sum.refused,

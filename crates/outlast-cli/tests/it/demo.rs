@@ -83,7 +83,7 @@ fn no_task_is_lost_or_repeated_by_any_fault_and_nothing_is_left_behind() {
         assert_eq!(fault["lasted_ms"], 1000, "{fault}");
         assert!(fault["commands"].is_u64() && fault["connections"].is_u64(), "{fault}");
     }
-    assert!(ran.stderr.contains("server kill "), "{ran:?}");
+    assert!(ran.stderr.contains("outlast kill "), "{ran:?}");
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_demo_that_is_stopped_half_way_takes_its_server_with_it() {
     // Frozen: a server that could not end by itself.
     let mut child = demo.command(&["--for", "1m", "--fault", "freeze"]).spawn().expect("starts");
     let said = BufReader::new(child.stderr.take().expect("stderr is piped"));
-    let frozen = said.lines().map_while(Result::ok).any(|line| line.contains("server freeze"));
+    let frozen = said.lines().map_while(Result::ok).any(|line| line.contains("outlast freeze "));
     assert!(frozen && folders_of_processes().any(|dir| dir.starts_with(demo.tmp())));
     let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(sent.expect("kill is there").success());
