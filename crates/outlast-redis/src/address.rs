@@ -38,6 +38,12 @@ const NAMESPACE_BYTES_MAX: usize = 64;
 const PORT_DEFAULT: u16 = 6379;
 
 impl Address {
+    /// Where the tasks are, whoever asks for them and however the URL is written.
+    pub(crate) fn place(&self) -> String {
+        let db = self.info.redis_settings().db();
+        format!("{}/{db} {}", self.info.addr(), self.root.as_str())
+    }
+
     /// Reads a URL.
     pub(crate) fn parse(text: &str) -> Result<Self, BrokerError> {
         let wrong = |shown: &str, why: String| {
@@ -243,6 +249,18 @@ mod tests {
         let login = address.info.redis_settings();
         assert_eq!((login.db(), login.password()), (2, Some("secret")));
         assert!(!address.shown.contains("secret"), "{}", address.shown);
+    }
+
+    #[test]
+    fn a_place_is_the_same_for_everyone_who_asks_and_however_the_url_is_written() {
+        let place = parsed("redis://10.0.0.7").place();
+        assert_eq!(place, "10.0.0.7:6379/0 asynq");
+        for same in ["redis://u:pw@10.0.0.7:6379/0", "redis://10.0.0.7/?namespace=asynq&user=u"] {
+            assert_eq!(parsed(same).place(), place, "{same}");
+        }
+        for other in ["redis://10.0.0.8", "redis://10.0.0.7/1", "redis://10.0.0.7?namespace=x"] {
+            assert_ne!(parsed(other).place(), place, "{other}");
+        }
     }
 
     #[test]

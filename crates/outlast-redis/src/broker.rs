@@ -116,6 +116,13 @@ impl RedisBroker {
         self.inner.server.shown()
     }
 
+    /// Where the tasks are: server, database and namespace, without who asks for them. Two URLs with one place lead to the
+    /// same tasks.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.inner.server.place()
+    }
+
     /// Closes the connections. What is under way is still answered.
     pub fn close(&self) {
         self.inner.close();

@@ -80,6 +80,10 @@ impl Server {
         &self.address.shown
     }
 
+    pub(crate) fn place(&self) -> String {
+        self.address.place()
+    }
+
     pub(crate) fn failed(&self, error: RedisError, phase: Phase) -> BrokerError {
         classify(error, self.shown(), phase)
     }

@@ -34,6 +34,9 @@ pub struct Config {
     /// The spool's file, shared by all processes of this machine that use the same broker. Its folder must
     /// exist.
     pub spool: PathBuf,
+    /// What the spool calls the broker, so that no other one gets what is stored for it: the same for all its processes, and
+    /// without a password. Unless set it is the home of the default queue.
+    pub broker: Option<String>,
     /// How large outbox and journal may become.
     pub limits: SpoolLimits,
     /// When outcomes are journaled.
@@ -50,6 +53,7 @@ impl Config {
     pub fn new(spool: impl Into<PathBuf>, clock: Clock) -> Self {
         Self {
             spool: spool.into(),
+            broker: None,
             limits: SpoolLimits::default(),
             journal: JournalMode::default(),
             patience: ENQUEUE_PATIENCE,
@@ -133,7 +137,9 @@ impl Status {
 /// [`SpoolError`] if the spool cannot be opened; its kind says what somebody has to do.
 pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolError> {
     let (clock, events) = (config.clock, Arc::new(Events::new()));
-    let spool = Spool::open(config.spool, config.limits)?;
+    let name =
+        config.broker.unwrap_or_else(|| broker.home(&QueueName::default_queue()).0.to_string());
+    let spool = Spool::open_for(config.spool, config.limits, name)?;
     let keeper = |below: Arc<dyn Broker>, patience| {
         let (spool, events) = (spool.clone(), events.clone());
         Keeper { below, spool, events, patience }

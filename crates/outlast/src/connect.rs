@@ -96,12 +96,27 @@ impl Connection {
     /// Outside a tokio runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Spool`](crate::ErrorKind::Spool) if the store on disk cannot be opened.
+    /// [`ErrorKind::Spool`](crate::ErrorKind::Spool) if the store on disk cannot be opened, or keeps what waits for another
+    /// broker.
     pub async fn survive(mut self, survive: Survive) -> Result<Self> {
-        let survivor = Arc::new(survive.wrap(self.broker, self.clock.clone()).await?);
+        let name = self.place();
+        let survivor = Arc::new(survive.wrap(self.broker, name, self.clock.clone()).await?);
         self.broker = survivor.broker();
         self.survivor = Some(survivor);
         Ok(self)
+    }
+
+    /// Where the broker's tasks are: the same for all URLs that lead there.
+    fn place(&self) -> String {
+        match &self.closer {
+            #[cfg(feature = "redis")]
+            Closer::Redis(broker) => broker.place(),
+            #[cfg(feature = "sqlite")]
+            Closer::Sqlite(broker) if &*self.url != "sqlite::memory:" => {
+                broker.home(&QueueName::default_queue()).0.to_string()
+            }
+            _ => self.url.to_string(),
+        }
     }
 
     /// What outlives the broker's outages, if this connection does: how it is, and what happens.

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Survive {
     spool: PathBuf,
+    broker: Option<String>,
     limits: SpoolLimits,
     journal: JournalMode,
     patience: Option<Duration>,
@@ -30,7 +31,16 @@ impl Survive {
     #[must_use]
     pub fn new(spool: impl Into<PathBuf>) -> Self {
         let (limits, journal) = (SpoolLimits::default(), JournalMode::default());
-        Self { spool: spool.into(), limits, journal, patience: None }
+        Self { spool: spool.into(), broker: None, limits, journal, patience: None }
+    }
+
+    /// What the file calls the broker: what was stored under one name is delivered under no other. Unless set it says where
+    /// the tasks are (`10.0.0.7:6379/0 asynq`: server, database, namespace). For a server that has moved with its data, or is
+    /// reached under several names: what all its processes call it.
+    #[must_use]
+    pub fn broker_name(mut self, name: impl Into<String>) -> Self {
+        self.broker = Some(name.into());
+        self
     }
 
     /// How large the file may become, and what happens then: a million items, a gigabyte and a week unless
@@ -55,9 +65,15 @@ impl Survive {
         self
     }
 
-    pub(crate) async fn wrap(self, broker: Arc<dyn Broker>, clock: Clock) -> Result<Survivor> {
+    pub(crate) async fn wrap(
+        self,
+        broker: Arc<dyn Broker>,
+        place: String,
+        clock: Clock,
+    ) -> Result<Survivor> {
         let clock = outlast_survive::Clock::new(move || clock.now());
         let mut config = outlast_survive::Config::new(self.spool, clock);
+        config.broker = Some(self.broker.unwrap_or(place));
         (config.limits, config.journal) = (self.limits, self.journal);
         config.patience = self.patience.unwrap_or(config.patience);
         let runtime = tokio::runtime::Handle::current();

@@ -22,6 +22,8 @@ pub enum SpoolErrorKind {
     Damaged,
     /// It may not be opened or written, or is another program's, or a newer one's.
     Misconfigured,
+    /// It keeps what waits for another broker than this one.
+    OtherBroker,
     /// It was closed by this process.
     Closed,
 }
@@ -37,6 +39,7 @@ impl SpoolErrorKind {
             SpoolErrorKind::Failing => "failing",
             SpoolErrorKind::Damaged => "damaged",
             SpoolErrorKind::Misconfigured => "misconfigured",
+            SpoolErrorKind::OtherBroker => "other-broker",
             SpoolErrorKind::Closed => "closed",
         }
     }

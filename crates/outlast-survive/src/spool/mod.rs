@@ -7,6 +7,7 @@
 mod error;
 mod line;
 mod open;
+mod owner;
 mod people;
 mod writer;
 
@@ -148,6 +149,8 @@ pub struct Spool {
 
 struct Shared {
     path: PathBuf,
+    /// Whose tasks it may store and deliver; `None` for one that is only looked at.
+    broker: Option<String>,
     limits: SpoolLimits,
     reader: Mutex<Reader>,
     /// Batches that this process is sending itself: the drain leaves them alone.
@@ -171,17 +174,39 @@ impl std::fmt::Debug for Spool {
 }
 
 impl Spool {
-    /// Opens a spool, and makes it if it is not there. Its folder must exist. Blocks on the disk.
+    /// Opens a spool to be looked at, whosever it is, and makes it if it is not there. Its folder must exist. Blocks on
+    /// the disk.
     ///
     /// # Errors
     /// [`SpoolErrorKind::Misconfigured`] for a file that may not be written or is not ours.
     pub fn open(path: impl Into<PathBuf>, limits: SpoolLimits) -> Result<Self, SpoolError> {
-        let path = path.into();
-        let writer = Writer::start(path.clone())?;
+        Self::open_as(path.into(), limits, None)
+    }
+
+    /// Opens a spool for the broker of this name; [`SpoolErrorKind::OtherBroker`] if it keeps something of another one.
+    pub(crate) fn open_for(
+        path: PathBuf,
+        limits: SpoolLimits,
+        broker: String,
+    ) -> Result<Self, SpoolError> {
+        Self::open_as(path, limits, Some(broker))
+    }
+
+    fn open_as(
+        path: PathBuf,
+        limits: SpoolLimits,
+        broker: Option<String>,
+    ) -> Result<Self, SpoolError> {
+        let mut conn = open::writer(&path)?;
+        if let Some(broker) = &broker {
+            owner::open(&mut conn, &path, broker)?;
+        }
+        let writer = Writer::start(path.clone(), conn)?;
         let reader = Mutex::new(Reader { conn: open::reader(&path)?, seen: None });
         let (stored, room) = (Notify::new(), Notify::new());
         let own = Mutex::default();
-        Ok(Self { writer, shared: Arc::new(Shared { path, limits, reader, own, stored, room }) })
+        let shared = Shared { path, broker, limits, reader, own, stored, room };
+        Ok(Self { writer, shared: Arc::new(shared) })
     }
 
     /// Its file.
@@ -198,8 +223,12 @@ impl Spool {
 
     /// Stores a parcel: on the disk when this answers. A full store refuses it, whatever its policy.
     pub(crate) async fn store(&self, parcel: Parcel) -> Result<Kept, SpoolError> {
-        let limits = self.shared.limits;
-        let kept = self.writer.call(move |conn| line::store(conn, &limits, &parcel)).await?;
+        let shared = self.shared.clone();
+        let store = move |conn: &Connection| match shared.take(conn)? {
+            Ok(()) => line::store(conn, &shared.limits, &parcel),
+            Err(other) => Ok(Err(other)),
+        };
+        let kept = self.writer.call(store).await?;
         self.shared.stored.notify_waiters();
         Ok(kept)
     }
@@ -229,9 +258,13 @@ impl Spool {
         now: Timestamp,
         unfit: line::Unfit,
     ) -> Result<(Option<Batch>, Vec<Quarantined>), SpoolError> {
-        let (queue, age_max) = (queue.clone(), self.shared.limits.age_max);
-        let next = move |conn: &Connection| {
-            line::next(conn, &line::Form { store, queue: &queue, fresh, now, age_max, unfit })
+        let (queue, shared) = (queue.clone(), self.shared.clone());
+        let age_max = shared.limits.age_max;
+        let next = move |conn: &Connection| match shared.take(conn)? {
+            Ok(()) => {
+                line::next(conn, &line::Form { store, queue: &queue, fresh, now, age_max, unfit })
+            }
+            Err(other) => Ok(Err(other)),
         };
         self.writer.call(next).await
     }
@@ -343,6 +376,13 @@ impl Spool {
 
     fn reader(&self) -> MutexGuard<'_, Reader> {
         self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Makes sure that the spool is this broker's, inside a transaction.
+    fn take(&self, conn: &Connection) -> rusqlite::Result<Result<(), SpoolError>> {
+        self.broker.as_ref().map_or(Ok(Ok(())), |broker| owner::take(conn, &self.path, broker))
     }
 }
 

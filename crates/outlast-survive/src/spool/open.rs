@@ -13,6 +13,9 @@ const APPLICATION_ID: i64 = 0x4f4c_5350;
 /// The schema this program writes.
 const VERSION: i64 = 1;
 
+/// See `owner.rs`.
+const OWNER: &str = include_str!("../../sql/owner.sql");
+
 /// How long a write waits for other processes: an fsync each, and a slow disk takes a second for one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,8 +41,10 @@ pub(super) fn writer(path: &Path) -> Result<Connection, SpoolError> {
          PRAGMA wal_autocheckpoint = 4000; PRAGMA temp_store = MEMORY",
     )
     .map_err(failed)?;
-    if is_new {
-        create(&conn, path)?;
+    match is_new {
+        true => create(&conn, path)?,
+        // One of before it was noted whose a spool is.
+        false => conn.execute_batch(OWNER).map_err(failed)?,
     }
     Ok(conn)
 }
@@ -92,7 +97,7 @@ fn create(conn: &Connection, path: &Path) -> Result<(), SpoolError> {
         let ours =
             format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
         match is_new {
-            true => conn.execute_batch(sql).and_then(|()| conn.execute_batch(&ours)),
+            true => [OWNER, sql, &ours].iter().try_for_each(|sql| conn.execute_batch(sql)),
             false => Ok(()),
         }
         .map_err(failed)

@@ -66,9 +66,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(path: PathBuf) -> Result<Self, SpoolError> {
+    pub(super) fn start(path: PathBuf, conn: Connection) -> Result<Self, SpoolError> {
         let (calls, inbox) = mpsc::channel(WAITING_MAX);
-        let conn = open::writer(&path)?;
         let thread = Thread { conn, path, inbox, gathered: 0 };
         std::thread::Builder::new()
             .name("outlast-spool".into())

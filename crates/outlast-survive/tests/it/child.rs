@@ -107,8 +107,10 @@ async fn play() {
     }
 }
 
-fn config(folder: &Path) -> Config {
-    Config::new(folder.join("spool.db"), Clock::new(|| NOW))
+/// All of them mean the same broker, also those for which a stand-in is away in its place.
+pub(crate) fn config(folder: &Path) -> Config {
+    let config = Config::new(folder.join("spool.db"), Clock::new(|| NOW));
+    Config { broker: Some("the broker of the children".into()), ..config }
 }
 
 /// Delivers what the spool holds, and asks before and after every call that the broker gets.

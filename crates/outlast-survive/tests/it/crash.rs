@@ -8,10 +8,10 @@ use std::sync::Arc;
 use outlast_core::{
     Broker, Claim, EnqueueVerdict, Kind, NewTask, Outcome, SettleVerdict, Settlement,
 };
-use outlast_survive::{Clock, Config, Spool, SpoolLimits, Store, Survivor, wrap};
+use outlast_survive::{Spool, SpoolLimits, Store, Survivor, wrap};
 use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 
-use crate::child::{Actor, broker};
+use crate::child::{Actor, broker, config};
 use crate::kit::*;
 
 /// A survivor whose broker is away, so that everything is stored.
@@ -20,7 +20,7 @@ fn away(folder: &Path) -> Survivor {
     for verb in [Verb::Enqueue, Verb::Settle, Verb::Health] {
         away.always(verb, Fault::Before(Kind::Unavailable));
     }
-    let config = Config::new(folder.join("spool.db"), Clock::new(|| NOW));
+    let config = config(folder);
     wrap(Arc::new(away), config).expect("the spool opens")
 }
 
@@ -117,10 +117,7 @@ async fn nothing_that_was_stored_is_lost_when_its_producer_is_killed() {
     let spool = Spool::open(folder.path().join("spool.db"), SpoolLimits::default()).expect("opens");
     let waiting = spool.waiting(Store::Outbox).expect("readable");
     assert!(waiting.items >= acknowledged.len() as u64);
-    let survivor = wrap(
-        Arc::new(broker(folder.path())),
-        Config::new(folder.path().join("spool.db"), Clock::new(|| NOW)),
-    );
+    let survivor = wrap(Arc::new(broker(folder.path())), config(folder.path()));
     until(&survivor.expect("opens"), "all is delivered", |s| s.outbox.items == 0).await;
     let mut runs = BTreeMap::new();
     work_off(folder.path(), &mut runs).await;
@@ -145,7 +142,7 @@ fn a_run_whose_outcome_is_journaled_first_is_not_repeated_whenever_its_worker_is
         assert!(worker.hear().is_some_and(|step| step.starts_with("sen")));
         worker.kill();
         block_on(async {
-            let config = Config::new(folder.path().join("spool.db"), Clock::new(|| NOW));
+            let config = config(folder.path());
             let survivor = wrap(Arc::new(broker(folder.path())), config).expect("opens");
             until(&survivor, "it is applied", |status| status.journal.items == 0).await;
             until(&survivor, "it is counted", |status| status.counts.applied == 1).await;

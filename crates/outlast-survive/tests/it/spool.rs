@@ -1,9 +1,14 @@
 //! The spool's file: what it does when it is damaged, foreign, cut off, or when there is no room on the disk.
 
 use std::process::Stdio;
+use std::sync::Arc;
 
 use outlast_core::{EnqueueVerdict, Kind};
-use outlast_survive::{NotStored, Spool, SpoolErrorKind, SpoolLimits};
+use outlast_survive::{
+    Clock, Config, NotStored, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Survivor, wrap,
+};
+use outlast_testkit::fault::{Fault, FaultBroker, Verb};
+use outlast_testkit::model::ModelBroker;
 
 use crate::child::{Actor, command};
 use crate::kit::*;
@@ -23,6 +28,65 @@ fn a_file_of_another_program_is_refused_and_left_as_it_is() {
     assert_eq!(open(&foreign).err(), Some(SpoolErrorKind::Misconfigured));
     let nowhere = folder.path().join("no/such/folder/spool.db");
     assert_eq!(open(&nowhere).err(), Some(SpoolErrorKind::Misconfigured));
+}
+
+/// Another broker with the same spool, under a name of its own.
+fn stranger(bed: &Bed) -> Result<Survivor, SpoolError> {
+    let config = Config::new(bed.folder.path().join("spool.db"), Clock::new(|| NOW));
+    let config = Config { broker: Some("the other one".into()), ..config };
+    wrap(Arc::new(FaultBroker::new(Arc::new(ModelBroker::new(10)))), config)
+}
+
+#[tokio::test]
+async fn what_waits_for_one_broker_is_not_delivered_to_another_that_opens_its_spool() {
+    let bed = Bed::new();
+    bed.broken().await;
+    bed.enqueue(&["a"]).await.expect("is stored");
+    let error = stranger(&bed).expect_err("is not its own");
+    assert_eq!(error.kind(), SpoolErrorKind::OtherBroker);
+    for word in ["\"model\"", "\"the other one\"", "spool.db", "name another file"] {
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    bed.faults.heal();
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["a"]);
+    stranger(&bed).expect("an empty spool goes over to whoever opens it");
+}
+
+#[tokio::test]
+async fn a_spool_that_went_over_to_another_broker_stores_and_delivers_nothing_for_the_first() {
+    let bed = Bed::new();
+    let other = stranger(&bed).expect("it is empty");
+    bed.broken().await;
+    enqueue(&*bed.survivor.broker(), "q", NOW, &["ours"]).await.expect("it is empty: ours again");
+    let theirs = other.spool().path().to_owned();
+    let right = std::fs::File::create(theirs.with_extension("db.drain")).expect("opens");
+    right.lock().expect("is free");
+    // The other one is well, but its queue of the same name seems to have a backlog.
+    let error = enqueue(&*other.broker(), "q", NOW, &["theirs"]).await.expect_err("not its own");
+    let source = std::error::Error::source(&error).expect("has a source");
+    let not_stored = source.downcast_ref::<NotStored>().expect("says why");
+    assert_eq!(not_stored.spool.kind(), SpoolErrorKind::OtherBroker, "{error}");
+    drop(right);
+    bed.faults.heal();
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["ours"]);
+    assert_eq!(other.status().expect("readable").counts.delivered, 0);
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_still_belongs_to_its_broker() {
+    let bed = Bed::new();
+    bed.broken().await;
+    bed.enqueue(&["bad"]).await.expect("is stored");
+    bed.faults.heal();
+    bed.faults.script(Verb::Enqueue, vec![Some(Fault::Before(Kind::Rejected)); 2]);
+    bed.delivered().await;
+    let put_away = bed.survivor.spool().quarantine(Store::Outbox, 10).expect("lists");
+    let error = stranger(&bed).expect_err("is not its own");
+    assert_eq!(error.kind(), SpoolErrorKind::OtherBroker);
+    assert!(bed.survivor.spool().drop_quarantined(put_away[0].id).await.expect("is there"));
+    stranger(&bed).expect("nothing is kept any more");
 }
 
 /// Stores three tasks, closes the spool, changes its file, and delivers what is left of it.
