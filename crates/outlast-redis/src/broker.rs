@@ -59,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) produce: Link,
     pub(crate) consume: Link,
     pub(crate) admin: Link,
+    pub(crate) probe: Link,
     pub(crate) renewals: Renewals,
     pub(crate) held: HeldLeases,
     pub(crate) long_answers: LongAnswers,
@@ -83,6 +84,7 @@ impl RedisBroker {
             produce: link(Class::Produce),
             consume: link(Class::Consume),
             admin: link(Class::Admin),
+            probe: link(Class::Probe),
             watch: Link::watching(server.clone(), root.global("cancel"), told(inner.clone())),
             renewals: Renewals::default(),
             held: HeldLeases::default(),
@@ -150,7 +152,7 @@ fn told(inner: Weak<Inner>) -> PushHandler {
 
 impl Inner {
     fn close(&self) {
-        for link in [&self.produce, &self.consume, &self.admin, &self.watch] {
+        for link in [&self.produce, &self.consume, &self.admin, &self.probe, &self.watch] {
             link.close();
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use outlast_core::{BrokerError, Kind};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError};
+use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, PushInfo, PushKind, RedisError};
 
 use crate::address::Address;
 use crate::error::{Phase, classify};
@@ -33,6 +33,8 @@ pub(crate) enum Class {
     Consume,
     Admin,
     Watch,
+    /// Asks whether a server is well, sick ones too: its connection costs one command, and knows nothing of the server.
+    Probe,
 }
 
 impl Class {
@@ -40,7 +42,7 @@ impl Class {
     /// requests are under way (`patience.rs`).
     pub(crate) fn patience(self) -> Duration {
         match self {
-            Class::Produce | Class::Consume | Class::Watch => Duration::from_secs(2),
+            Class::Produce | Class::Consume | Class::Watch | Class::Probe => Duration::from_secs(2),
             Class::Admin => Duration::from_secs(10),
         }
     }
@@ -54,22 +56,37 @@ pub(crate) struct About {
     pub(crate) dialect: Dialect,
 }
 
+impl About {
+    /// A server that was not asked: every one knows the plain dialect.
+    fn unknown() -> Self {
+        Self { software: String::new(), dialect: Dialect::Plain }
+    }
+}
+
 /// Where connections lead.
 #[derive(Debug)]
 pub(crate) struct Server {
     address: Address,
     client: Client,
+    /// The same without CLIENT SETINFO.
+    bare: Client,
+    /// It was given the scripts by this process.
+    has_scripts: AtomicBool,
 }
 
 impl Server {
     pub(crate) fn new(address: Address) -> Result<Self, BrokerError> {
-        let info = address.info.clone();
-        let client = match address.tls.clone() {
-            Some(tls) => Client::build_with_tls(info, tls),
-            None => Client::open(info),
+        let client = |info: ConnectionInfo| {
+            let client = match address.tls.clone() {
+                Some(tls) => Client::build_with_tls(info, tls),
+                None => Client::open(info),
+            };
+            client.map_err(|error| classify(error, &address.shown, Phase::Connecting))
         };
-        let client = client.map_err(|error| classify(error, &address.shown, Phase::Connecting))?;
-        Ok(Self { address, client })
+        let info = address.info.clone();
+        let login = info.redis_settings().clone().set_skip_set_lib_name();
+        let (bare, client) = (client(info.clone().set_redis_settings(login))?, client(info)?);
+        Ok(Self { address, client, bare, has_scripts: AtomicBool::new(false) })
     }
 
     pub(crate) fn root(&self) -> &Root {
@@ -92,10 +109,11 @@ impl Server {
     /// which of the keys that were read have changed.
     pub(crate) async fn connect(
         &self,
+        class: Class,
         on_push: PushHandler,
         channel: Option<&str>,
     ) -> Result<Live, BrokerError> {
-        let making = self.make(on_push, channel);
+        let making = self.make(class, on_push, channel);
         let made = tokio::time::timeout(CONNECT_PATIENCE, making).await;
         made.map_err(|late| {
             let what = format!("{} did not answer within {CONNECT_PATIENCE:?}", self.shown());
@@ -103,7 +121,12 @@ impl Server {
         })?
     }
 
-    async fn make(&self, on_push: PushHandler, channel: Option<&str>) -> Result<Live, BrokerError> {
+    async fn make(
+        &self,
+        class: Class,
+        on_push: PushHandler,
+        channel: Option<&str>,
+    ) -> Result<Live, BrokerError> {
         let is_broken = Arc::new(AtomicBool::new(false));
         let broken = is_broken.clone();
         let config = AsyncConnectionConfig::new()
@@ -120,20 +143,41 @@ impl Server {
                 Ok::<(), redis::aio::SendError>(())
             });
         let connecting = Phase::Connecting;
-        let made = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        let client = if class == Class::Probe { &self.bare } else { &self.client };
+        let made = client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = made.map_err(|error| self.failed(error, connecting))?;
-        let about = self.about(&mut connection).await?;
-        let mut load = redis::pipe();
-        for script in loaded(about.dialect) {
-            load.cmd("SCRIPT").arg("LOAD").arg(&script.text).ignore();
+        if class == Class::Probe {
+            let refused = Refused::default();
+            return Ok(Live::new(connection, About::unknown(), is_broken, false, refused));
         }
-        let () = load.query_async(&mut connection).await.map_err(|e| self.failed(e, connecting))?;
+        let about = self.about(&mut connection).await?;
+        self.load(&mut connection, about.dialect).await?;
         let is_told = match channel {
             Some(channel) => self.watch(&mut connection, channel).await?,
             None => false,
         };
         let refused = self.refused(&mut connection, about.dialect).await?;
         Ok(Live::new(connection, about, is_broken, is_told, refused))
+    }
+
+    /// Gives the server the scripts, once: one that has lost them since says so, and gets each with its next call. A connection
+    /// that is made anew is cheap for a server that is just recovering.
+    async fn load(
+        &self,
+        connection: &mut MultiplexedConnection,
+        dialect: Dialect,
+    ) -> Result<(), BrokerError> {
+        if self.has_scripts.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut load = redis::pipe();
+        for script in loaded(dialect) {
+            load.cmd("SCRIPT").arg("LOAD").arg(&script.text).ignore();
+        }
+        let done: Result<(), RedisError> = load.query_async(connection).await;
+        done.map_err(|error| self.failed(error, Phase::Connecting))?;
+        self.has_scripts.store(true, Ordering::Release);
+        Ok(())
     }
 
     /// Asks to be told. Where that is forbidden or unknown, waiters poll, and the log says so.
@@ -189,7 +233,11 @@ impl Server {
         self.judge(&info)
     }
 
-    fn judge(&self, info: &str) -> Result<About, BrokerError> {
+    /// What INFO says of the server; nothing of one that we may not ask.
+    ///
+    /// # Errors
+    /// `Misconfigured` for one that cannot be used.
+    pub(crate) fn judge(&self, info: &str) -> Result<About, BrokerError> {
         let field = |name: &str| {
             info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
         };

@@ -163,6 +163,15 @@ impl Link {
         answer
     }
 
+    /// Runs a script by its text: one command, whatever the server knows. For small scripts on connections of the class
+    /// `Probe`.
+    pub(crate) async fn script_by_text(&self, call: &Call) -> Result<Value, BrokerError> {
+        let live = self.live().await?;
+        let mut connection = live.connection.clone();
+        let command = call.command("EVAL", &call.script.on(live.about.dialect).text);
+        self.judged(&live, self.answered(&live, 0, command.query_async(&mut connection)).await)
+    }
+
     async fn ask_permissions(&self, live: &Live) -> Result<(), BrokerError> {
         let question = permissions::question(live.about.dialect, self.inner.server.root());
         if let Some(question) = question {
@@ -266,7 +275,7 @@ impl Link {
         tokio::spawn(async move {
             let inner = &link.inner;
             let channel = inner.channel.as_deref();
-            let made = inner.server.connect(inner.on_push.clone(), channel).await;
+            let made = inner.server.connect(inner.class, inner.on_push.clone(), channel).await;
             if made.is_ok() {
                 // What was seen on an earlier connection is not followed on this one.
                 link.tell_disconnected();

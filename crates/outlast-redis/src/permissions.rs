@@ -47,8 +47,9 @@ pub(crate) fn question(dialect: Dialect, root: &Root) -> Option<Cmd> {
     if dialect == Dialect::Plain {
         return None;
     }
-    let mut ask = redis::cmd("EVALSHA_RO");
-    ask.arg(&PERMISSIONS.on(dialect).hash).arg(0).arg(root.own("permissions"));
+    // By its text: it is the first script on a connection, and the server may have lost them all.
+    let mut ask = redis::cmd("EVAL_RO");
+    ask.arg(&PERMISSIONS.on(dialect).text).arg(0).arg(root.own("permissions"));
     Some(ask)
 }
 

@@ -73,7 +73,7 @@ macro_rules! scripts {
     ($($name:ident = $memory:ident [$($piece:literal),* $(,)?];)*) => {
         $(pub(crate) static $name: Script =
             Script::new(stringify!($name), Memory::$memory, lua![$($piece),*]);)*
-        /// All of them: loaded when a connection is made, so that no call has to.
+        /// All of them: loaded with the first connection, so that no call has to.
         pub(crate) static ALL: &[&Script] = &[$(&$name),*];
     };
 }
@@ -109,6 +109,7 @@ scripts! {
     ACT = Optional ["inspect_place", "message", "lock", "command", "act_cut", "act"];
     CONTROL_EMPTY = Optional ["message", "lock", "control_empty"];
     CONTROL_REMOVE = Optional ["control_remove"];
+    HEALTH = Needed ["health"];
     PERMISSIONS = Untouched ["permissions"];
     PORTER_TAKE = Optional ["porter_row", "porter_take"];
     PORTER_PUT = Needed ["session", "porter_put"];

@@ -260,6 +260,13 @@ impl Survivor {
         self.breaker.until_admits(&home, Class::Produce).await;
     }
 
+    /// True while claims of this queue reach the broker: whoever asks it something beside the verbs keeps away otherwise
+    /// (law L9).
+    #[must_use]
+    pub fn is_claimable(&self, queue: &QueueName) -> bool {
+        self.breaker.is_closed(&self.breaker.home(queue), Class::Consume)
+    }
+
     /// What happens from now on. A listener that is too slow misses the oldest, and is told how many.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {

@@ -15,6 +15,14 @@ use crate::proto::{SchedulerEnqueueEvent, SchedulerEntry, ServerInfo, WorkerInfo
 
 const UUID: &str = "0b1f7d3e-0000-4000-8000-000000000001";
 
+/// INFO is a verbatim text in RESP3.
+fn info_text(value: redis::Value) -> Result<String, outlast_core::BrokerError> {
+    match value {
+        redis::Value::VerbatimString { text, .. } => Ok(text),
+        other => crate::answer::text(other),
+    }
+}
+
 fn running(id: &str) -> RunningTask {
     RunningTask {
         queue: QueueName::default_queue(),
@@ -111,7 +119,7 @@ async fn the_beat_of_an_idle_worker_is_one_call_of_four_commands() {
     server.run("CONFIG RESETSTAT").await;
     server.broker.beat(t(5), &beat(view, reply.token, 60)).await.expect("answered");
     let mut info = redis::cmd("INFO");
-    let stats = crate::health::info_text(server.send(info.arg("commandstats")).await);
+    let stats = info_text(server.send(info.arg("commandstats")).await);
     let stats = stats.expect("a text");
     let count = |name: &str| {
         let line = stats.lines().find_map(|l| l.strip_prefix(&format!("cmdstat_{name}:calls=")));
@@ -319,7 +327,7 @@ async fn a_primary_is_healthy_and_its_data_keep_their_name() {
     assert_eq!((first.role, &first.epoch, first.epoch.0.len()), (Role::Primary, &again.epoch, 32));
     assert!(first.clock.is_some_and(|clock| clock > outlast_core::Timestamp::from_seconds(0)));
     let mut info = redis::cmd("INFO");
-    let info = crate::health::info_text(server.send(info.arg("server")).await).expect("a text");
+    let info = info_text(server.send(info.arg("server")).await).expect("a text");
     let version = |of: &str| info.lines().find_map(|line| line.strip_prefix(of));
     // Valkey tells both, the second one for programs that know only Redis.
     let software = match (version("valkey_version:"), version("redis_version:")) {

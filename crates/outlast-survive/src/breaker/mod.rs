@@ -412,7 +412,8 @@ impl Broker for Breaker {
 }
 
 impl Breaker {
-    fn is_closed(&self, home: &Home, class: Class) -> bool {
+    /// True if calls of this class pass without being tried.
+    pub(crate) fn is_closed(&self, home: &Home, class: Class) -> bool {
         self.homes().get(home).is_none_or(|state| state.state(class) == CircuitState::Closed)
     }
 

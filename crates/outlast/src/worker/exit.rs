@@ -8,12 +8,13 @@ use outlast_core::{BrokerError, GroupStats, Inspect, QueueStats, Timestamp};
 use super::life::Phase;
 use super::options::StopWhen;
 use super::shared::{Shared, WorkerQueue};
+use crate::Connection;
 
 /// How often to look while other workers still have tasks of these queues.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Stops the worker when it is time to.
-pub(super) async fn run(shared: Arc<Shared>, inspect: Arc<dyn Inspect>, when: StopWhen) {
+pub(super) async fn run(shared: Arc<Shared>, connection: Connection, when: StopWhen) {
     let mut phase = shared.phase();
     loop {
         tokio::select! {
@@ -24,17 +25,21 @@ pub(super) async fn run(shared: Arc<Shared>, inspect: Arc<dyn Inspect>, when: St
         // Twice: queues are read one after the other, and a task of a later one may have enqueued into
         // an earlier one meanwhile.
         if shared.held() == 0
-            && nothing_left(&shared, &*inspect, when).await
-            && nothing_left(&shared, &*inspect, when).await
+            && nothing_left(&shared, &connection, when).await
+            && nothing_left(&shared, &connection, when).await
         {
             return shared.control.stop();
         }
     }
 }
 
-async fn nothing_left(shared: &Shared, inspect: &dyn Inspect, when: StopWhen) -> bool {
+async fn nothing_left(shared: &Shared, connection: &Connection, when: StopWhen) -> bool {
     for queue in &shared.queues {
-        match is_empty(shared, inspect, queue, when).await {
+        // A broker that is away is not asked ten times a second whether it has anything left.
+        if connection.survivor().is_some_and(|survivor| !survivor.is_claimable(&queue.name)) {
+            return false;
+        }
+        match is_empty(shared, &*connection.inspect, queue, when).await {
             Ok(true) => {}
             Ok(false) => return false,
             Err(error) => {

@@ -80,7 +80,7 @@ fn reserve(shutdown: Duration) -> Duration {
 /// Runs a checked worker to its end.
 pub(super) async fn run(worker: Worker, stop: impl Future<Output = ()>) -> Result<Summary> {
     let (shutdown, stop_when) = (worker.shutdown, worker.stop_when);
-    let inspect = worker.client.connection().inspect.clone();
+    let connection = worker.client.connection().clone();
     let (mut stop, mut phase) = (std::pin::pin!(stop), worker.control.watch());
     // On a connection that survives, the broker may be a long time coming.
     let (shared, actors, view) = tokio::select! {
@@ -90,7 +90,7 @@ pub(super) async fn run(worker: Worker, stop: impl Future<Output = ()>) -> Resul
     };
     let mut alive = Alive(Some((shared.clone(), actors, view, shutdown)));
     if stop_when != StopWhen::Told {
-        tokio::spawn(exit::run(shared.clone(), inspect, stop_when));
+        tokio::spawn(exit::run(shared.clone(), connection, stop_when));
     }
     tokio::select! {
         () = stop => {}

@@ -11,6 +11,9 @@ use crate::world::World;
 /// How long the outages last: long enough for every breaker to open and for probes at their widest.
 const OUTAGE: Duration = Duration::from_secs(4);
 
+/// How long is counted what a sick server gets.
+const LAW: Duration = Duration::from_secs(10);
+
 /// No producer waits longer, whatever the broker does. The promise is 250 ms and an fsync; this is a build machine.
 const LONGEST: Duration = Duration::from_millis(1500);
 
@@ -86,7 +89,7 @@ async fn f27_a_server_that_is_frozen_and_runs_later_what_it_was_sent() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f20_a_server_without_memory_is_drained_by_its_workers_and_left_in_peace_by_its_producers()
 {
-    let Some(world) = World::new().await else { return };
+    let Some((world, proxy)) = World::behind_a_proxy().await else { return };
     let producer = world.produce("t");
     world.until("it works", |world| world.accepted() > 100).await;
     world.server.command(&["CONFIG", "SET", "maxmemory", "1"]).unwrap();
@@ -94,11 +97,7 @@ async fn f20_a_server_without_memory_is_drained_by_its_workers_and_left_in_peace
         world.status().homes.iter().any(|home| home.produce != CircuitState::Closed)
     };
     world.until("producers back off", is_open).await;
-    let before = world.commands();
-    world.pass(OUTAGE).await;
-    let sent = world.commands() - before;
-    // A probe is a handful of commands of the broker's, and a trial may follow it.
-    assert!(sent < 20 * OUTAGE.as_secs(), "{sent} commands in {OUTAGE:?}");
+    left_in_peace(&world, &proxy).await;
     let worker = world.work();
     world.pass(Duration::from_secs(1)).await;
     assert!(world.status().homes.iter().all(|home| home.consume == CircuitState::Closed));
@@ -107,6 +106,61 @@ async fn f20_a_server_without_memory_is_drained_by_its_workers_and_left_in_peace
     world.check().await;
     assert!(produced.stored > 0 && produced.refused == 0, "{produced:?}");
     worker.stop().await;
+}
+
+/// Law L9 itself: what reaches the server in ten seconds, handshakes of connections included, while calls go on.
+async fn left_in_peace(world: &World, proxy: &TcpProxy) {
+    let before = proxy.counts();
+    world.pass(LAW).await;
+    let after = proxy.counts();
+    let (sent, made) = (after.requests - before.requests, after.connections - before.connections);
+    let log = proxy.log();
+    let last = &log[log.len().saturating_sub(usize::try_from(sent).unwrap())..];
+    assert!(sent <= 2 * LAW.as_secs(), "{sent} commands, {made} connections in {LAW:?}: {last:?}");
+    println!("{sent} commands, {made} connections in {LAW:?}");
+    assert!(sent > 0, "it is asked whether it is well");
+}
+
+/// A condition under which nobody is served: producers and workers go on, the server is left in peace, and all is well afterwards.
+async fn in_peace_through((world, proxy): (World, TcpProxy), begin: &[&str], end: &[&str]) {
+    let (producer, worker) = (world.produce("t"), world.work());
+    world.until("it works", |world| world.accepted() > 100).await;
+    world.server.command(begin).unwrap();
+    let is_open = |world: &World| {
+        let homes = world.status().homes;
+        homes.iter().all(|home| ![home.produce, home.consume].contains(&CircuitState::Closed))
+    };
+    world.until("both classes are down", is_open).await;
+    left_in_peace(&world, &proxy).await;
+    world.server.command(end).unwrap();
+    let produced = producer.stop().await;
+    world.check().await;
+    assert!(produced.stored > 0 && produced.refused == 0, "{produced:?}");
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f32_a_server_that_was_demoted_is_left_in_peace() {
+    let Some(both) = World::behind_a_proxy().await else { return };
+    in_peace_through(both, &["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f25_a_server_that_misses_its_replicas_is_left_in_peace() {
+    let Some(both) = World::behind_a_proxy().await else { return };
+    let set = |count| ["CONFIG", "SET", "min-replicas-to-write", count];
+    in_peace_through(both, &set("1"), &set("0")).await;
+}
+
+/// Every probe is a connection of its own here, and still the law holds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f14_a_server_that_does_not_know_its_user_any_more_is_left_in_peace() {
+    let Some((world, proxy)) = World::behind_a_proxy().await else { return };
+    let on = ["ACL", "SETUSER", "u", "on", ">pw", "~*", "&*", "+@all"];
+    world.server.command(&on).unwrap();
+    let url = proxy.url().replace("://", "://u:pw@");
+    let world = World::at(world.server, &url).await;
+    in_peace_through((world, proxy), &["ACL", "DELUSER", "u"], &on).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use outlast::survive::{Status, Survive};
 use outlast::{Connection, Run, Summary, TaskRequest, Worker};
+use outlast_testkit::proxy::TcpProxy;
 use outlast_testkit::server::RedisServer;
 use tempfile::TempDir;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -43,6 +44,15 @@ impl World {
         let server = RedisServer::or_skip(RedisServer::builder().persistent().start())?;
         let url = server.url();
         Some(Self::at(server, &url).await)
+    }
+
+    /// A world that reaches its server through a proxy, which counts what is sent. What the test itself asks of the server does not
+    /// pass there.
+    pub(crate) async fn behind_a_proxy() -> Option<(Self, TcpProxy)> {
+        let server = RedisServer::or_skip(RedisServer::builder().persistent().start())?;
+        let proxy = TcpProxy::start(server.addr()).await.unwrap();
+        let world = Self::at(server, &proxy.url()).await;
+        Some((world, proxy))
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -127,14 +137,6 @@ impl World {
 
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.lock().unwrap().len()
-    }
-
-    /// Commands that the server has processed since it was started.
-    pub(crate) fn commands(&self) -> u64 {
-        let stats = self.server.command(&["INFO", "stats"]).unwrap();
-        let text = stats.text().unwrap();
-        let (_, after) = text.split_once("total_commands_processed:").unwrap();
-        after.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
     }
 }
 
