@@ -211,10 +211,6 @@ impl Drain {
             BrokerError::new(Kind::Corrupt, "could not read the spool").with_source(error)
         })?;
         let (now, begun) = (self.clock.now(), self.begun.elapsed());
-        if self.is_old(batch, now) {
-            let (queue, count) = (queue.clone(), items.len() as u64);
-            self.events.tell(Event::PossibleRepeat { store: V::STORE, queue, count });
-        }
         let sent =
             V::send(self.below.clone(), queue.clone(), batch.stamp, now, items.clone()).await;
         if V::STORE == Store::Outbox {
@@ -225,7 +221,13 @@ impl Drain {
                 Err(_) => pace.failed(now),
             }
         }
-        Ok((sent?, items))
+        let answer = sent?;
+        // Once, and not at every attempt of however long the outage lasts.
+        if self.is_old(batch, now) {
+            let (queue, count) = (queue.clone(), items.len() as u64);
+            self.events.tell(Event::PossibleRepeat { store: V::STORE, queue, count });
+        }
+        Ok((answer, items))
     }
 
     fn is_old(&self, batch: &Batch, now: Timestamp) -> bool {

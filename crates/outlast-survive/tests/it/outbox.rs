@@ -1,12 +1,15 @@
 //! The outbox: what was accepted while the broker was away reaches it, in order, once.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use outlast_core::{EnqueueVerdict, Kind};
-use outlast_survive::{Event, NotStored, SpoolError, SpoolErrorKind, WhenFull};
+use outlast_survive::{Event, NotStored, SpoolError, SpoolErrorKind, Store, WhenFull};
 use outlast_testkit::fault::{Fault, Verb};
 
 use crate::kit::*;
+
+const HOUR_MS: i64 = 3_600_000;
 
 #[tokio::test]
 async fn while_the_broker_is_well_nothing_is_stored_and_its_answers_are_handed_through() {
@@ -221,4 +224,57 @@ async fn an_outbox_that_may_drop_its_oldest_tasks_says_which() {
     });
     assert_eq!(ids.await[0], "t0");
     assert_eq!(bed.status().counts.dropped + bed.status().outbox.items, 21);
+}
+
+#[tokio::test]
+async fn a_batch_whose_stamp_is_twelve_hours_old_is_sent_all_the_same_and_counted_as_a_possible_repeat()
+ {
+    let bed = Bed::new();
+    // It may have arrived, and the broker forgets the stamp that would tell after a day.
+    bed.faults.script(Verb::Enqueue, [Some(Fault::After)]);
+    bed.faults.always(Verb::Enqueue, Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["a"]).await.expect("is stored");
+    bed.time.fetch_add(12 * HOUR_MS, Ordering::SeqCst);
+    bed.enqueue(&["b"]).await.expect("is stored");
+    let mut events = bed.survivor.events();
+    bed.time.fetch_add(1, Ordering::SeqCst);
+    bed.faults.heal();
+    let told = event(&mut events, |event| match event {
+        Event::PossibleRepeat { store, count, .. } => Some((store, count)),
+        _ => None,
+    });
+    assert_eq!(told.await, (Store::Outbox, 1));
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["a", "b"], "the broker still knew the stamp");
+    assert_eq!(bed.status().counts.possible_repeats, 1, "the younger one is none");
+}
+
+#[tokio::test]
+async fn a_task_that_has_waited_longer_than_the_age_limit_is_put_away_and_a_younger_one_delivered()
+{
+    let bed = Bed::with(|config| config.limits.age_max = Duration::from_secs(3600));
+    bed.down(Fault::Before(Kind::Unavailable));
+    // What was numbered goes as it is, however old: nothing is, while the test holds the right to deliver.
+    let right = std::fs::File::create(bed.survivor.spool().path().with_extension("db.drain"));
+    let right = right.expect("opens");
+    right.lock().expect("is free");
+    bed.enqueue(&["old"]).await.expect("is stored");
+    bed.time.fetch_add(HOUR_MS / 2, Ordering::SeqCst);
+    bed.enqueue(&["young"]).await.expect("is stored");
+    let mut events = bed.survivor.events();
+    bed.time.fetch_add(HOUR_MS / 2 + 1, Ordering::SeqCst);
+    bed.faults.heal();
+    drop(right);
+    let told = event(&mut events, |event| match event {
+        Event::Quarantined { id, why, .. } => Some((id, why)),
+        _ => None,
+    });
+    assert_eq!(told.await, ("old".into(), "older than 1h".into()));
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["young"]);
+    // Whoever looks at it may still want it.
+    let put_away = bed.survivor.spool().quarantine(Store::Outbox, 10).expect("lists");
+    assert!(bed.survivor.spool().retry(put_away[0].id, bed.now()).await.expect("is there"));
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["young", "old"]);
 }

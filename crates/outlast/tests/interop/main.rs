@@ -15,6 +15,7 @@ mod inspect;
 mod moved;
 mod options;
 mod ours;
+mod outbox;
 mod outcomes;
 mod people;
 mod screens;
