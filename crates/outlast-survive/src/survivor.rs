@@ -69,9 +69,11 @@ pub enum OnOutage {
     /// It is stored on this machine's disk and delivered later.
     #[default]
     Store,
-    /// It fails at once, with what the broker answered.
+    /// It fails at once, with what the broker answered. Whoever tries again by himself looks at the error's kind: after
+    /// `Ambiguous` the task may be in the broker, may even have run and be gone, and what is enqueued again may run a second
+    /// time, unless it has the same id and a `once` key. After every other kind nothing was applied.
     Fail,
-    /// It waits for the broker, this long at most, and fails then.
+    /// It waits for the broker, this long at most, and fails then, as above.
     Wait(Duration),
 }
 

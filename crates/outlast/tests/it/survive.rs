@@ -100,6 +100,49 @@ async fn what_happens_in_an_outage_is_the_callers_choice_task_by_task() {
     assert!(matches!(receipt.verdict, Verdict::Accepted { .. }), "{receipt}");
 }
 
+/// Runs what is there, and says how much that was.
+async fn runs(world: &World) -> u32 {
+    let runs = Arc::new(AtomicU32::new(0));
+    let counted = runs.clone();
+    let worker = Worker::new(&world.client).handle_type("t", move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async {}
+    });
+    let control = worker.control();
+    let working = tokio::spawn(worker.run());
+    soon("the queue is empty", async {
+        let mut look = tokio::time::interval(Duration::from_millis(5));
+        while world.pending().await > 0 {
+            look.tick().await;
+        }
+    })
+    .await;
+    control.stop();
+    soon("the worker ends", working).await.unwrap().unwrap();
+    runs.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn a_callers_own_retry_of_a_task_with_a_once_key_runs_it_once_whatever_became_of_the_first() {
+    let world = World::new().await;
+    let faults = [
+        (Fault::Before(Kind::Unavailable), Kind::Unavailable, 0),
+        (Fault::After, Kind::Ambiguous, 1),
+    ];
+    for (fault, kind, of_the_first) in faults {
+        let request = task().once(&format!("{kind}"), Duration::from_secs(3600));
+        let request = request.on_outage(OnOutage::Fail);
+        world.faults.script(Verb::Enqueue, [Some(fault)]);
+        let error = world.client.enqueue(request.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Broker(kind), "{error}");
+        assert_eq!(runs(&world).await, of_the_first, "{kind}");
+        let second = world.client.enqueue(request).await.unwrap();
+        let is_repeat = matches!(second.verdict, Verdict::Duplicate { .. });
+        assert_eq!(is_repeat, of_the_first == 1, "{second}");
+        assert_eq!(of_the_first + runs(&world).await, 1, "{kind}");
+    }
+}
+
 #[tokio::test]
 async fn a_worker_works_through_an_outage_and_runs_nothing_twice() {
     let world = World::new().await;
