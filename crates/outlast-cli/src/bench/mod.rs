@@ -2,10 +2,11 @@
 //!
 //! Absolute rates swing by a factor of two to three on shared machines, so every figure comes with another one taken in
 //! the same run: for the embedded broker what its disk and a bare loop of rows can do (`sqlite`), for a server what
-//! Go's asynq does on it (`redis`). The ratio is the promise. Every task is counted by its number: a rate with a task
+//! Go's asynq does on it (`redis`), for outages the same without what outlives them (`outage`). The ratio is the promise. Every task is counted by its number: a rate with a task
 //! lost or run twice would be worthless, and says `exact: false`.
 
 mod load;
+pub(crate) mod outage;
 mod pickup;
 pub(crate) mod redis;
 mod report;

@@ -65,6 +65,14 @@ impl Figure {
         self
     }
 
+    /// With a number to be read beside it, of another unit.
+    #[must_use]
+    pub(crate) fn beside(mut self, what: &'static str, value: f64) -> Self {
+        self.against = Some(what);
+        self.peer_value = Some(round(value));
+        self
+    }
+
     /// A ceiling, with what was reached below it: the ratio is how much of it that is.
     #[must_use]
     pub(crate) fn reached(mut self, what: &'static str, value: f64) -> Self {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{Context, open, progress};
 use crate::bench::{self, Extent, Figure};
+use crate::config::Config;
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format, Row};
 
@@ -27,10 +28,13 @@ pub(crate) struct BenchArgs {
     /// Do next to nothing, to see that all figures come
     #[arg(long, hide = true, conflicts_with_all = ["quick", "full"])]
     tiny: bool,
+    /// What outliving outages costs, and what it does in one: on the server of --broker, or on one that is started for it
+    #[arg(long, conflicts_with_all = ["against", "only"])]
+    outage: bool,
     /// Of a server, only the figures that begin with this, such as `drain`
     #[arg(long, value_name = "FIGURE")]
     only: Option<String>,
-    /// The folder whose disk is measured, for the embedded broker
+    /// The folder whose disk is measured, for the embedded broker and for what waits for a server
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
     /// Run this beside ours, on the same server, in turns
@@ -123,6 +127,9 @@ async fn measure(
     each: impl FnMut(&Figure),
 ) -> Result<(), CliError> {
     let config = context.load(&context.global.asked())?;
+    if args.outage {
+        return outage(&config, args, each).await;
+    }
     if !bench::redis::is_server(&config.broker.value) {
         if args.against.is_some() || args.only.is_some() {
             return Err(CliError::usage(
@@ -140,6 +147,20 @@ async fn measure(
     bench::redis::run(&server, args.extent(), only, each).await.map_err(failed)
 }
 
+/// On the configured server if there is one, else on one of its own.
+async fn outage(
+    config: &Config,
+    args: &BenchArgs,
+    each: impl FnMut(&Figure),
+) -> Result<(), CliError> {
+    let url = &config.broker.value;
+    let url = Some(url.as_str()).filter(|url| bench::redis::is_server(url));
+    if url.is_some() {
+        open(config).await?.close().await;
+    }
+    bench::outage::run(url, &args.dir, args.extent(), each).await.map_err(failed)
+}
+
 impl BenchArgs {
     fn extent(&self) -> Extent {
         match (self.tiny, self.quick, self.full) {
@@ -155,6 +176,9 @@ impl BenchArgs {
 fn failed(error: Box<dyn std::error::Error>) -> CliError {
     match error.downcast::<outlast::Error>() {
         Ok(error) => CliError::from(*error),
-        Err(error) => CliError::new(Exit::Failed, format!("could not measure: {error}")),
+        Err(error) => error.downcast::<CliError>().map_or_else(
+            |error| CliError::new(Exit::Failed, format!("could not measure: {error}")),
+            |error| *error,
+        ),
     }
 }

@@ -208,3 +208,58 @@ fn the_embedded_broker_is_measured_beside_its_disk() {
     let left = std::fs::read_dir(home.path(".")).expect("the folder is there").count();
     assert_eq!(left, 0, "the bench's folder is removed");
 }
+
+/// The figures of outages; true where tasks are counted.
+const OF_OUTAGES: [(&str, bool); 9] = [
+    ("survive.overhead", true),
+    ("survive.overhead.p50", true),
+    ("stored.p50", true),
+    ("stored.p99", true),
+    ("stored.rate", true),
+    ("stored.memory", true),
+    ("drain.outbox", true),
+    ("recovery.first_success", false),
+    ("sick.commands", false),
+];
+
+fn check_outage_figures(ran: &Ran) {
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let figures = ran.objects();
+    let named: Vec<_> = figures.iter().map(|figure| figure["figure"].clone()).collect();
+    assert_eq!(named, OF_OUTAGES.map(|(name, _)| name));
+    for (figure, (name, is_counted)) in figures.iter().zip(OF_OUTAGES) {
+        // What a layer costs is a difference of two measurements, and may be below zero.
+        let value = figure["value"].as_f64();
+        let is_sound = value.is_some_and(|v| v >= 0.0 || name.starts_with("survive."));
+        assert!(is_sound && figure["unit"].is_string(), "{figure}");
+        let exact = if is_counted { Value::Bool(true) } else { Value::Null };
+        assert_eq!(figure["exact"], exact, "{figure}");
+        assert!(figure["mode"].as_str().is_some_and(|mode| mode.contains("redis")), "{figure}");
+    }
+}
+
+#[test]
+fn outages_are_measured_on_a_server_that_notices_nothing_of_them() {
+    let Some(server) = server() else { return };
+    let home = Home::empty();
+    let outage = ["bench", "--outage", "--tiny", "--json", "--broker", &server.url()];
+    check_outage_figures(&home.run(&outage));
+    check_nothing_is_left(&server);
+    let left = std::fs::read_dir(home.path(".")).expect("the folder is there").count();
+    assert_eq!(left, 0, "the bench's folder is removed");
+}
+
+#[test]
+fn outages_are_measured_without_a_server_where_one_is_installed() {
+    let Some(_installed) = server() else { return };
+    let home = Home::empty();
+    let ran = home.run(&["bench", "--outage", "--tiny", "--json"]);
+    match ran.code {
+        // The test servers may be in a folder of their own.
+        5 => ran.refused(5, "bench --outage needs a server"),
+        _ => check_outage_figures(&ran),
+    }
+    let bare = home.command(&["bench", "--outage", "--tiny"]).env("PATH", "").output();
+    let missing = Ran::from(bare.expect("the program starts"));
+    missing.refused(5, "no redis-server or valkey-server on the PATH");
+}

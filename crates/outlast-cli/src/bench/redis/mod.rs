@@ -19,18 +19,19 @@ mod turns;
 use std::path::PathBuf;
 
 use outlast::mask_url;
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use self::asynq::Asynq;
 use self::gauge::Gauge;
 use self::ours::Ours;
 use self::plan::Plan;
-use self::site::Site;
 use super::report::Figure;
 use super::{Extent, Outcome};
 use crate::exit::CliError;
 
 pub(crate) use self::asynq::find as find_asynq;
+pub(super) use self::site::Site;
+pub(super) use self::tally::median;
 
 /// True for URLs of servers that this can measure.
 pub(crate) fn is_server(url: &str) -> bool {
@@ -55,6 +56,42 @@ impl Server {
         let info = server_of(url)?;
         let asynq = asynq.map(|program| Asynq::new(&program, &info)).transpose()?;
         Ok(Self { url: url.to_owned(), info, asynq })
+    }
+}
+
+/// A place of the bench's own on a server, for figures of another kind.
+pub(super) struct Ground {
+    /// The server's URL with the bench's namespace.
+    pub(super) url: String,
+    /// What kind of server it is.
+    pub(super) mode: String,
+    pub(super) site: Site,
+    info: ConnectionInfo,
+}
+
+impl Ground {
+    pub(super) async fn of(url: &str) -> Outcome<Self> {
+        let info = server_of(url)?;
+        let client = redis::Client::open(info.clone())?;
+        let mode = Gauge::new(&client).await?.mode().await?;
+        let (site, _) = site::both(&client).await?;
+        Ok(Self { url: in_namespace(url, &site.root), mode, site, info })
+    }
+
+    /// Where the server listens.
+    pub(super) fn address(&self) -> Outcome<String> {
+        match self.info.addr() {
+            ConnectionAddr::Tcp(host, port) => Ok(format!("{host}:{port}")),
+            other => Err(format!("{other} is no address to put a door before").into()),
+        }
+    }
+
+    /// The same place, reached by this port of the loopback.
+    pub(super) fn url_at(&self, port: u16) -> Outcome<String> {
+        let mut url = redis::parse_redis_url(&self.url).ok_or("the URL is of no server")?;
+        url.set_host(Some("127.0.0.1"))?;
+        url.set_port(Some(port)).map_err(|()| "the URL takes no port")?;
+        Ok(url.into())
     }
 }
 

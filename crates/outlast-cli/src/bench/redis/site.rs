@@ -22,11 +22,11 @@ const PAYLOAD_BEGIN: &[u8] = b"{\"n\":";
 
 /// Where one side keeps its tasks.
 #[derive(Clone)]
-pub(super) struct Site {
+pub(in crate::bench) struct Site {
     connection: MultiplexedConnection,
     /// `asynq`, or a root of our own.
-    pub(super) root: String,
-    pub(super) queue: QueueName,
+    pub(in crate::bench) root: String,
+    pub(in crate::bench) queue: QueueName,
     is_asynqs: bool,
 }
 
@@ -55,7 +55,7 @@ impl Site {
     }
 
     /// True if exactly the tasks number 0 to `count` are pending, each once, each with its record.
-    pub(super) async fn holds(&mut self, count: usize) -> Outcome<bool> {
+    pub(in crate::bench) async fn holds(&mut self, count: usize) -> Outcome<bool> {
         let mut seen = vec![false; count];
         let mut all = 0;
         loop {
@@ -126,7 +126,7 @@ impl Site {
     }
 
     /// Removes the pending tasks, without a look at all keys of the server.
-    pub(super) async fn empty(&mut self) -> Outcome<()> {
+    pub(in crate::bench) async fn empty(&mut self) -> Outcome<()> {
         loop {
             let ids = self.pending(0).await?;
             if ids.is_empty() {
@@ -147,7 +147,7 @@ impl Site {
     }
 
     /// Removes all that the site holds.
-    pub(super) async fn clear(&mut self) -> Outcome<()> {
+    pub(in crate::bench) async fn clear(&mut self) -> Outcome<()> {
         let all = self.keys("*").await?;
         for step in all.chunks(STEP) {
             let mut remove = redis::cmd("UNLINK");

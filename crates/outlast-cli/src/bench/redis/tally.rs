@@ -72,7 +72,7 @@ fn values(samples: &[Sample]) -> Vec<f64> {
 }
 
 /// The value in the middle; between the two of them, if they are even in number.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
+pub(in crate::bench) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
     match (values.get(middle), values.len() % 2) {

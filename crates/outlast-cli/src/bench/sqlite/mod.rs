@@ -77,13 +77,17 @@ async fn drain(folder: &Path, size: Size, each: &mut impl FnMut(&Figure)) -> Out
 }
 
 /// A folder that is removed with everything in it.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(dir: &Path) -> std::io::Result<Self> {
+    pub(super) fn new(dir: &Path) -> std::io::Result<Self> {
         let path = dir.join(format!(".outlast-bench-{}", std::process::id()));
         std::fs::create_dir(&path)?;
         Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 }
 
