@@ -72,7 +72,7 @@ impl Bench {
         (producers, count): (usize, usize),
         round: usize,
     ) -> Outcome<Turn> {
-        let with_first = round % 2 == 0;
+        let with_first = round.is_multiple_of(2);
         let order = if with_first { [with, without] } else { [without, with] };
         let [first, second] = [
             self.enqueued(order[0], producers, count).await?,
