@@ -37,6 +37,7 @@ pub use event::{Counts, Event};
 pub use journal::JournalMode;
 pub use keep::NotStored;
 pub use spool::{
-    Quarantined, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Stored, Waiting, WhenFull,
+    Quarantined, Shelf, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Stored, StoredTask,
+    Waiting, WhenFull,
 };
 pub use survivor::{Config, OnOutage, Status, Survivor, wrap};

@@ -289,13 +289,19 @@ impl Survivor {
         &self.spool
     }
 
+    /// How every home is that was met.
+    #[must_use]
+    pub fn homes(&self) -> Vec<HomeStatus> {
+        self.breaker.status()
+    }
+
     /// How everything is.
     ///
     /// # Errors
     /// [`SpoolError`] if the spool cannot be read.
     pub fn status(&self) -> Result<Status, SpoolError> {
         Ok(Status {
-            homes: self.breaker.status(),
+            homes: self.homes(),
             outbox: self.spool.waiting(Store::Outbox)?,
             journal: self.spool.waiting(Store::Journal)?,
             drain_rate: self.drain.rate(),

@@ -48,6 +48,7 @@ mod host;
 mod inspector;
 mod lanes;
 pub mod migration;
+mod readiness;
 mod schedule;
 mod signal;
 pub mod survive;
@@ -65,6 +66,7 @@ pub use handler::{
     blocking,
 };
 pub use inspector::Inspector;
+pub use readiness::Readiness;
 pub use schedule::{Schedule, Scheduler};
 pub use signal::shutdown_signal;
 pub use survive::OnOutage;

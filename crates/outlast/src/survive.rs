@@ -8,8 +8,8 @@ use outlast_core::Broker;
 
 pub use outlast_survive::{
     CircuitState, Counts, Event, HomeStatus, JournalMode, NotStored, OnOutage, Outage, Quarantined,
-    Spool, SpoolError, SpoolErrorKind, SpoolLimits, Status, Store, Stored, Survivor, Waiting,
-    WhenFull,
+    Shelf, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Status, Store, Stored, StoredTask,
+    Survivor, Waiting, WhenFull,
 };
 
 use crate::Clock;

@@ -25,6 +25,7 @@ pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod outage;
 pub(crate) mod outbox;
+mod outbox_task;
 mod progress;
 pub(crate) mod queue;
 mod rate;

@@ -8,6 +8,7 @@ use outlast::survive::{Spool, SpoolError, Status, Store};
 use serde::Serialize;
 
 use super::outage::waiting;
+use super::outbox_task::{self, ExportArgs, ShowArgs};
 use super::{Context, WORKER_PATIENCE, progress, surviving};
 use crate::args::duration;
 use crate::exit::{CliError, Exit, Outcome};
@@ -24,6 +25,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) enum OutboxCommand {
     /// List what waits, oldest first
     List(ListArgs),
+    /// Print a task with all that was handed in, whether it waits or is in quarantine
+    Show(ShowArgs),
+    /// Print all tasks as lines that `outlast task enqueue --file` reads; they stay where they are
+    Export(ExportArgs),
     /// Deliver what waits, and wait until it is done; exit 4 if it is not in time
     Flush(FlushArgs),
     /// Put items of the quarantine back in line
@@ -95,6 +100,8 @@ impl Row for Item {
 pub(crate) async fn run(context: &Context, command: OutboxCommand) -> Outcome {
     match command {
         OutboxCommand::List(args) => list(context, &args).await,
+        OutboxCommand::Show(args) => outbox_task::show(context, &args).await,
+        OutboxCommand::Export(args) => outbox_task::export(context, &args).await,
         OutboxCommand::Flush(args) => flush(context, &args).await,
         OutboxCommand::Retry(args) => each(context, &args, Change::Retry).await,
         OutboxCommand::Drop(args) => each(context, &args, Change::Drop).await,
@@ -233,6 +240,6 @@ fn all(spool: &Spool) -> Result<Vec<i64>, CliError> {
     Ok(numbers)
 }
 
-fn unread(error: SpoolError) -> CliError {
+pub(super) fn unread(error: SpoolError) -> CliError {
     CliError::failed("could not read the outbox", error)
 }

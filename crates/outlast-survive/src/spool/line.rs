@@ -68,16 +68,32 @@ fn make_room(conn: &Connection, limits: &SpoolLimits, parcel: &Parcel) -> Answer
         let may_drop = parcel.store == Store::Outbox && limits.when_full == WhenFull::DropOldest;
         let gone = if may_drop { drop_oldest(conn, parcel.store)? } else { Vec::new() };
         if gone.is_empty() {
-            let what = format!(
-                "the {} is full: {has_items} items of {has_bytes} bytes wait, {} of {} bytes are allowed",
-                parcel.store.as_str(),
-                limits.items_max,
-                limits.bytes_max
-            );
-            return Ok(Err(SpoolError::new(SpoolErrorKind::Full, what)));
+            return Ok(Err(full(parcel.store, (has_items, has_bytes), limits)));
         }
         dropped.extend(gone);
     }
+}
+
+fn full(store: Store, (items, bytes): (u64, u64), limits: &SpoolLimits) -> SpoolError {
+    let what = format!(
+        "the {} is full: {items} items of {bytes} bytes wait, {} of {} bytes are allowed",
+        store.as_str(),
+        limits.items_max,
+        limits.bytes_max
+    );
+    SpoolError::new(SpoolErrorKind::Full, what)
+}
+
+/// Whether one more task would be taken. The write changes nothing, but goes the whole way to the disk.
+pub(super) fn check(conn: &Connection, limits: &SpoolLimits) -> Answer<()> {
+    let has @ (items, bytes) = totals(conn, Store::Outbox)?;
+    let is_full = items >= limits.items_max || bytes >= limits.bytes_max;
+    if is_full && limits.when_full != WhenFull::DropOldest {
+        return Ok(Err(full(Store::Outbox, has, limits)));
+    }
+    let sql = "UPDATE meter SET items = items WHERE store = ?1 AND queue = ''";
+    conn.prepare_cached(sql)?.execute([Store::Outbox.number()])?;
+    Ok(Ok(()))
 }
 
 /// What has been numbered is under way and stays.

@@ -9,6 +9,7 @@ mod line;
 mod open;
 mod owner;
 mod people;
+mod tasks;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
@@ -24,6 +25,7 @@ use tokio::sync::Notify;
 
 pub use error::{SpoolError, SpoolErrorKind};
 pub use people::{Quarantined, Stored, Waiting};
+pub use tasks::{Shelf, StoredTask};
 
 use writer::Writer;
 

@@ -79,6 +79,34 @@ impl Spool {
         })
     }
 
+    /// Items that have left both stores since the file was made, delivered or put away, by whichever process:
+    /// two looks at it are the rate of a drain.
+    ///
+    /// # Errors
+    /// [`SpoolError`] if the file cannot be read.
+    pub fn departed(&self) -> Result<u64, SpoolError> {
+        // The highest number that was ever given, without those that are still there.
+        let sql = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'item'), 0)
+                   - (SELECT sum(items) FROM meter WHERE queue = '')";
+        let reader = self.reader();
+        let count = reader
+            .conn
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row([], |row| row.get::<_, i64>(0)));
+        let count =
+            count.map_err(|error| SpoolError::sqlite("could not look into the spool", error))?;
+        Ok(count.max(0).unsigned_abs())
+    }
+
+    /// Whether the outbox would take a task now: there is room, and a write reaches the disk.
+    ///
+    /// # Errors
+    /// [`SpoolError`]: what a task would be refused with.
+    pub async fn check(&self) -> Result<(), SpoolError> {
+        let limits = self.limits();
+        self.writer.call(move |conn| line::check(conn, &limits)).await
+    }
+
     /// What waits in a store, oldest first, `limit` items at most.
     ///
     /// # Errors

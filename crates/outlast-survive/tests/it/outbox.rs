@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use outlast_core::{EnqueueVerdict, Kind};
-use outlast_survive::{Event, NotStored, SpoolError, SpoolErrorKind, Store, WhenFull};
+use outlast_survive::{Event, NotStored, Shelf, SpoolError, SpoolErrorKind, Store, WhenFull};
 use outlast_testkit::fault::{Fault, Verb};
 
 use crate::kit::*;
@@ -277,4 +277,27 @@ async fn a_task_that_has_waited_longer_than_the_age_limit_is_put_away_and_a_youn
     assert!(bed.survivor.spool().retry(put_away[0].id, bed.now()).await.expect("is there"));
     bed.delivered().await;
     assert_eq!(bed.pending().await, ["young", "old"]);
+}
+
+#[tokio::test]
+async fn a_neighbour_sees_what_waits_page_by_page_and_how_much_has_left() {
+    let bed = Bed::new();
+    bed.broken().await;
+    let before = bed.survivor.spool().departed().expect("readable");
+    for id in ["a", "b", "c"] {
+        bed.enqueue(&[id]).await.expect("is stored");
+    }
+    let neighbour = bed.neighbour();
+    let spool = neighbour.spool();
+    let page = spool.tasks(Shelf::Line, 0, 2).expect("readable");
+    let rest = spool.tasks(Shelf::Line, page[1].id, 2).expect("readable");
+    let names: Vec<&str> = page.iter().chain(&rest).map(|task| task.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    let task = page[0].task.as_ref().expect("can be read");
+    assert_eq!((task.id.as_str(), &page[0].put_away), ("a", &None));
+    assert_eq!(spool.find("b", 10).expect("readable").len(), 1);
+    assert_eq!(spool.departed().expect("readable"), before);
+    bed.faults.heal();
+    bed.delivered().await;
+    assert_eq!(spool.departed().expect("readable"), before + 3);
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use outlast::survive::{Status, Survive};
+use outlast::survive::{SpoolErrorKind, SpoolLimits, Status, Survive};
 use outlast::{
-    Client, Connection, ErrorKind, Inspect, Kind, OnOutage, QueueName, TaskRequest, Verdict, Worker,
+    Client, Connection, ErrorKind, Inspect, Kind, OnOutage, QueueName, Readiness, TaskRequest,
+    Verdict, Worker,
 };
 use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 use outlast_testkit::model::ModelBroker;
@@ -23,11 +24,15 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::limited(SpoolLimits::default()).await
+    }
+
+    async fn limited(limits: SpoolLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let model = Arc::new(ModelBroker::new(1000));
         let faults = Arc::new(FaultBroker::new(model.clone()));
         let connection = Connection::of_halves("model:", faults.clone(), model.clone());
-        let survive = Survive::new(folder.path().join("outbox.db"));
+        let survive = Survive::new(folder.path().join("outbox.db")).limits(limits);
         let connection = connection.survive(survive).await.unwrap();
         Self { faults, model, client: connection.client(), _folder: folder }
     }
@@ -227,4 +232,57 @@ async fn a_spool_that_cannot_be_opened_is_told_before_anything_is_accepted() {
     let survive = Survive::new(folder.path().join("no/such/folder/outbox.db"));
     let error = Connection::surviving("sqlite::memory:", survive).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Spool(_)), "{error}");
+}
+
+#[tokio::test]
+async fn readiness_tells_degraded_but_safe_from_dead() {
+    let world = World::limited(SpoolLimits { items_max: 2, ..SpoolLimits::default() }).await;
+    let readiness = || world.client.connection().readiness();
+    assert!(matches!(readiness().await, Readiness::Ready));
+    world.down();
+    // Nobody has noticed yet: the question does.
+    assert!(matches!(readiness().await, Readiness::Degraded { stored: 0, .. }));
+    world.client.enqueue(task()).await.unwrap();
+    let degraded = readiness().await;
+    assert!(matches!(degraded, Readiness::Degraded { stored: 1, .. }), "{degraded}");
+    assert!(degraded.is_safe() && degraded.to_string().starts_with("degraded since"), "{degraded}");
+
+    world.client.enqueue(task()).await.unwrap();
+    let dead = readiness().await;
+    let Readiness::Dead { why } = &dead else { panic!("{dead}") };
+    assert_eq!((why.kind(), dead.is_safe()), (ErrorKind::Spool(SpoolErrorKind::Full), false));
+    world.faults.heal();
+    world.until("all is delivered", |status| status.counts.delivered == 2).await;
+    assert!(matches!(readiness().await, Readiness::Ready));
+}
+
+#[tokio::test]
+async fn an_outage_that_is_known_is_not_asked_about_again() {
+    let world = World::new().await;
+    world.down();
+    for _ in 0..5 {
+        world.client.enqueue(task()).await.unwrap();
+    }
+    world
+        .until("it is noticed", |status| status.homes.iter().any(|home| home.outage.is_some()))
+        .await;
+    let before = world.faults.calls(Verb::Health);
+    for _ in 0..100 {
+        assert!(world.client.connection().readiness().await.is_safe());
+    }
+    // The prober asks in the meantime, twice a second at most.
+    let asked = world.faults.calls(Verb::Health) - before;
+    assert!(asked < 100, "{asked}");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_store_on_disk_is_dead_while_its_broker_is_away() {
+    let model = Arc::new(ModelBroker::new(1000));
+    let faults = Arc::new(FaultBroker::new(model.clone()));
+    let connection = Connection::of_halves("model:", faults.clone(), model);
+    assert!(matches!(connection.readiness().await, Readiness::Ready));
+    faults.always(Verb::Health, Fault::Before(Kind::Unavailable));
+    let dead = connection.readiness().await;
+    let Readiness::Dead { why } = dead else { panic!("{dead}") };
+    assert_eq!(why.kind(), ErrorKind::Broker(Kind::Unavailable));
 }
