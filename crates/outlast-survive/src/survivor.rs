@@ -154,12 +154,16 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
     let outbox = Outbox::new(journal.clone(), keeper(journal.clone(), config.patience));
 
     let drain = Arc::new(Drain::new(
-        (ledger, breaker.clone()),
+        (ledger.clone(), breaker.clone()),
         spool.clone(),
         events.clone(),
         clock.clone(),
     ));
-    let draining = Draining(Mutex::new(Some(tokio::spawn(drain.clone().run()))));
+    let (deliver, ask) = (drain.clone().run(), ledger.run());
+    let both = async move {
+        tokio::join!(deliver, ask);
+    };
+    let draining = Draining(Mutex::new(Some(tokio::spawn(both))));
     let outbox = Arc::new(outbox);
     Ok(Survivor { outbox, journal, breaker, spool, events, clock, drain, draining })
 }

@@ -58,6 +58,8 @@ pub(super) struct HomeState {
     /// When the last outage ended.
     back_at: Option<Moment>,
     epoch: Option<Epoch>,
+    /// When data was seen to be there that was not known before.
+    renewed_at: Option<Moment>,
     /// A prober is under way: one per home.
     pub(super) is_probed: bool,
 }
@@ -77,7 +79,14 @@ pub(super) struct Now {
 impl HomeState {
     pub(super) fn new() -> Self {
         let circuits = std::array::from_fn(|_| Circuit::new());
-        Self { circuits, outage: None, back_at: None, epoch: None, is_probed: false }
+        Self {
+            circuits,
+            outage: None,
+            back_at: None,
+            epoch: None,
+            renewed_at: None,
+            is_probed: false,
+        }
     }
 
     pub(super) fn state(&self, class: Class) -> CircuitState {
@@ -96,8 +105,8 @@ impl HomeState {
         self.back_at
     }
 
-    pub(super) fn epoch(&self) -> Option<&Epoch> {
-        self.epoch.as_ref()
+    pub(super) fn renewed_at(&self) -> Option<Moment> {
+        self.renewed_at
     }
 
     pub(super) fn is_well(&self) -> bool {
@@ -146,8 +155,12 @@ impl HomeState {
     }
 
     /// Notes whose data was seen.
-    pub(super) fn seen(&mut self, home: &Home, epoch: &Epoch) -> Option<News> {
-        let from = self.epoch.replace(epoch.clone()).filter(|from| from != epoch)?;
+    pub(super) fn seen(&mut self, home: &Home, epoch: &Epoch, now: Moment) -> Option<News> {
+        let from = self.epoch.replace(epoch.clone());
+        if from.as_ref() != Some(epoch) {
+            self.renewed_at = Some(now);
+        }
+        let from = from.filter(|from| from != epoch)?;
         Some(News::Epoch { home: home.clone(), from, to: epoch.clone() })
     }
 }

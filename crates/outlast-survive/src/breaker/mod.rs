@@ -15,9 +15,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outlast_core::broker::Recovery;
 use outlast_core::{
-    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Epoch, Extended, Health, Hold, Home,
-    Interest, Kind, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp,
-    Want, Woke,
+    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
+    Kind, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp, Want,
+    Woke,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -101,9 +101,11 @@ impl Breaker {
         self.homes().get(home).is_none_or(|state| state.admits(class))
     }
 
-    /// Whose data a home had when it was last looked after.
-    pub(crate) fn epoch(&self, home: &Home) -> Option<Epoch> {
-        self.homes().get(home).and_then(|state| state.epoch().cloned())
+    /// True if data that was not known before was seen at a home within this time.
+    pub(crate) fn is_renewed(&self, home: &Home, within: Duration) -> bool {
+        let now = self.begun.elapsed();
+        let renewed_at = self.homes().get(home).and_then(HomeState::renewed_at);
+        renewed_at.is_some_and(|at| now.saturating_sub(at) < within)
     }
 
     /// Waits until any circuit changes, or `at_most`.
@@ -426,9 +428,10 @@ impl Breaker {
 
     /// Notes the epoch of a home that was looked after.
     fn saw(&self, home: &Home, health: &Health) {
+        let now = self.begun.elapsed();
         let news = {
             let mut homes = self.homes();
-            homes.entry(home.clone()).or_insert_with(HomeState::new).seen(home, &health.epoch)
+            homes.entry(home.clone()).or_insert_with(HomeState::new).seen(home, &health.epoch, now)
         };
         self.tell(news);
     }

@@ -1,12 +1,14 @@
 //! The ledger: what the broker had acknowledged and has forgotten is offered again, and nothing else.
 
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use outlast_core::{
-    Broker, BrokerError, Durability, Enqueued, Epoch, Health, Home, NewTask, QueueName, SessionId,
-    Stamp, Timestamp,
+    Broker, BrokerError, Durability, Enqueued, Epoch, Health, Home, Kind, NewTask, QueueName,
+    SessionId, Stamp, Timestamp,
 };
-use outlast_survive::{Event, Survivor};
+use outlast_survive::Survivor;
+use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 use outlast_testkit::model::ModelBroker;
 
 use crate::kit::*;
@@ -15,12 +17,18 @@ use crate::stand_in::StandIn;
 /// A name behind which another, empty broker can be put.
 struct Address {
     now: Mutex<(Arc<ModelBroker>, u32)>,
+    /// What stands before it while it is down.
+    down: Mutex<Option<Arc<FaultBroker>>>,
 }
 
 #[async_trait::async_trait]
 impl StandIn for Address {
     fn behind(&self) -> Arc<dyn Broker> {
-        self.now.lock().expect("nobody panics").0.clone()
+        let down = self.down.lock().expect("nobody panics").clone();
+        match down {
+            Some(down) => down,
+            None => self.now.lock().expect("nobody panics").0.clone(),
+        }
     }
 
     async fn health(&self, home: &Home, now: Timestamp) -> Result<Health, BrokerError> {
@@ -38,7 +46,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let address = Arc::new(Address { now: Mutex::new((Arc::new(ModelBroker::new(100)), 1)) });
+        let address = Arc::new(Address {
+            now: Mutex::new((Arc::new(ModelBroker::new(100)), 1)),
+            down: Mutex::default(),
+        });
         let survivor = Bed::around(address.clone(), folder.path());
         Self { address, survivor, folder }
     }
@@ -53,12 +64,61 @@ impl World {
         *now = (Arc::new(ModelBroker::new(100)), now.1 + 1);
     }
 
+    fn goes_down(&self) {
+        let down = FaultBroker::new(self.model());
+        for verb in [Verb::Enqueue, Verb::Claim, Verb::Settle, Verb::Health] {
+            down.always(verb, Fault::Before(Kind::Unavailable));
+        }
+        *self.address.down.lock().expect("nobody panics") = Some(Arc::new(down));
+    }
+
+    fn comes_back(&self) {
+        *self.address.down.lock().expect("nobody panics") = None;
+    }
+
+    /// Waits until these tasks are there, and nothing else.
+    async fn until_pending(&self, ids: &[&str]) {
+        let mut there = Vec::new();
+        let looking = async {
+            loop {
+                there = pending(&*self.model(), "q", NOW).await;
+                there.sort();
+                let status = self.survivor.status().expect("readable");
+                if there == ids && status.outbox.items == 0 {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(SOON, looking).await.is_err() {
+            panic!("expected {ids:?}, found {there:?}");
+        }
+    }
+
     async fn enqueue(&self, lane: u16, seq: u64, ids: &[&str]) -> Enqueued {
-        let stamp = Stamp { session: SessionId(7), lane, seq, durability: Durability::Accepted };
+        self.enqueue_as(7, lane, seq, ids).await
+    }
+
+    async fn enqueue_as(&self, session: u128, lane: u16, seq: u64, ids: &[&str]) -> Enqueued {
+        let session = SessionId(session);
+        let stamp = Stamp { session, lane, seq, durability: Durability::Accepted };
         let batch: Arc<[NewTask]> = tasks(ids);
         let q: QueueName = queue("q");
         self.survivor.broker().enqueue(&q, stamp, NOW, batch).await.expect("is taken")
     }
+}
+
+/// Runs all at once, in turns.
+async fn together<T>(mut all: Vec<std::pin::Pin<Box<impl Future<Output = T>>>>) {
+    std::future::poll_fn(|context| {
+        all.retain_mut(|one| one.as_mut().poll(context).is_pending());
+        if all.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+fn stamp_of(session: u128) -> Stamp {
+    Stamp { session: SessionId(session), lane: 0, seq: 1, durability: Durability::Accepted }
 }
 
 #[tokio::test]
@@ -68,21 +128,96 @@ async fn what_was_acknowledged_and_forgotten_is_offered_again_from_every_lane() 
     world.enqueue(0, 2, &["b"]).await;
     world.enqueue(1, 1, &["c"]).await;
     world.enqueue(1, 2, &["d"]).await;
-    let mut events = world.survivor.events();
     world.forget_everything();
     world.enqueue(0, 3, &["e"]).await;
-    let offered = event(&mut events, |event| match event {
-        Event::Lost { offered_again, is_partly: false, .. } => Some(offered_again),
-        _ => None,
-    });
-    assert_eq!(offered.await, 4);
-    until(&world.survivor, "all is delivered", |status| status.outbox.items == 0).await;
-    let mut there = pending(&*world.model(), "q", NOW).await;
-    there.sort();
-    assert_eq!(there, ["a", "b", "c", "d", "e"]);
-    let counts = world.survivor.status().expect("readable").counts;
-    assert_eq!((counts.id_conflicts, counts.offered_again), (0, 4));
+    world.until_pending(&["a", "b", "c", "d", "e"]).await;
+    until(&world.survivor, "it is counted", |status| status.counts.offered_again == 4).await;
+    assert_eq!(world.survivor.status().expect("readable").counts.id_conflicts, 0);
     drop(world.folder);
+}
+
+#[tokio::test]
+async fn lanes_that_move_on_at_once_after_a_loss_lose_nothing() {
+    // The first lane that told took the batches of all others and stored them under their own stamps. Those lanes
+    // had moved on by then: the broker called what it had lost superseded, and it was deleted.
+    let world = World::new();
+    let names: Vec<[String; 4]> =
+        (0..16).map(|lane| [1, 2, 3, 4].map(|seq| format!("{lane:02}-{seq}"))).collect();
+    for (lane, names) in (0..).zip(&names) {
+        for (seq, name) in (1..=3).zip(names) {
+            world.enqueue(lane, seq, &[name]).await;
+        }
+    }
+    world.forget_everything();
+    let (world_ref, mut moving) = (&world, Vec::new());
+    for (lane, names) in (0..).zip(&names) {
+        moving.push(Box::pin(async move { world_ref.enqueue(lane, 4, &[&names[3]]).await }));
+    }
+    together(moving).await;
+    let all: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
+    world.until_pending(&all).await;
+    let counts = world.survivor.status().expect("readable").counts;
+    assert_eq!((counts.id_conflicts, counts.duplicates), (0, 0));
+}
+
+#[tokio::test]
+async fn a_restart_without_data_is_made_good_though_every_lane_has_left_its_session() {
+    // The calls that failed were stored, so that their sessions were left: the new ones began at one, no answer
+    // told of a loss, and the ledger was never asked.
+    let world = World::new();
+    world.enqueue(0, 1, &["a"]).await;
+    world.enqueue(0, 2, &["b"]).await;
+    world.enqueue(1, 1, &["c"]).await;
+    world.goes_down();
+    world.enqueue(0, 3, &["d"]).await;
+    world.enqueue(1, 2, &["e"]).await;
+    world.forget_everything();
+    world.comes_back();
+    world.enqueue_as(8, 0, 1, &["f"]).await;
+    world.until_pending(&["a", "b", "c", "d", "e", "f"]).await;
+    let counts = world.survivor.status().expect("readable").counts;
+    assert_eq!((counts.id_conflicts, counts.duplicates), (0, 0));
+}
+
+#[tokio::test]
+async fn other_data_that_is_noticed_by_whoever_looks_is_offered_what_was_acknowledged() {
+    let world = World::new();
+    let broker = world.survivor.broker();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    world.enqueue(0, 1, &["a"]).await;
+    world.enqueue(0, 2, &["b"]).await;
+    world.forget_everything();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    world.until_pending(&["a", "b"]).await;
+}
+
+#[tokio::test]
+async fn a_claim_that_tells_of_a_loss_has_the_ledger_offer_again() {
+    let world = World::new();
+    let broker = world.survivor.broker();
+    let claimer = |seq| Stamp { seq, ..stamp_of(9) };
+    world.enqueue(0, 1, &["a", "b"]).await;
+    broker.claim(&queue("q"), claimer(1), NOW, &want(1)).await.expect("claims");
+    world.forget_everything();
+    // Something to be claimed, so that the broker keeps a record of the lane.
+    world.model().enqueue(&queue("q"), stamp(), NOW, tasks(&["other"])).await.expect("is taken");
+    let claims = broker.claim(&queue("q"), claimer(2), NOW, &want(1)).await.expect("claims");
+    assert!(claims.lost.is_some());
+    world.until_pending(&["a", "b"]).await;
+}
+
+#[tokio::test]
+async fn an_outage_without_a_loss_has_nothing_offered_and_nothing_stored_twice() {
+    let world = World::new();
+    world.enqueue(0, 1, &["a"]).await;
+    world.enqueue(1, 1, &["b"]).await;
+    world.goes_down();
+    world.enqueue(0, 2, &["c"]).await;
+    world.comes_back();
+    world.enqueue_as(8, 0, 1, &["d"]).await;
+    world.until_pending(&["a", "b", "c", "d"]).await;
+    let counts = world.survivor.status().expect("readable").counts;
+    assert_eq!((counts.offered_again, counts.id_conflicts), (0, 0));
 }
 
 #[tokio::test]
@@ -97,10 +232,9 @@ async fn what_is_known_to_be_finished_is_not_offered_again() {
     broker.settle(&queue("q"), stamp(), NOW, [settlement].into()).await.expect("settles");
     world.forget_everything();
     world.enqueue(0, 2, &["next"]).await;
+    world.until_pending(&["next", "open"]).await;
     until(&world.survivor, "all is delivered", |s| s.outbox.items + s.journal.items == 0).await;
-    let mut there = pending(&*world.model(), "q", NOW).await;
-    there.sort();
-    assert_eq!(there, ["next", "open"]);
+    world.until_pending(&["next", "open"]).await;
 }
 
 #[tokio::test]

@@ -1,0 +1,296 @@
+//! The ledger: what the broker has acknowledged is kept for a short while in memory, and offered again when the
+//! broker turns out to have forgotten it: a failover to a replica that was behind, a restart from an old
+//! snapshot, a flush.
+//!
+//! A lane of stamps tells exactly what was forgotten (`lost`): its lost batches go without a number, through the
+//! spool, because the lane has moved on. A lane that sends nothing tells nothing, so it is asked: once a home
+//! that failed answers again, or has other data, or another lane has told of a loss, the newest batch of each
+//! lane is sent once more under its own stamp. A broker that remembers it answers as before; one that does not
+//! applies it and tells what else the lane has lost. What is known to be finished is not offered again.
+
+mod pages;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use outlast_core::{
+    Broker, BrokerError, Claims, EnqueueVerdict, Enqueued, Home, Kind, Lost, NewTask, QueueName,
+    SettleVerdict, Settled, Settlement, Stamp, Timestamp, Want,
+};
+use tokio::sync::{Notify, broadcast};
+use tokio::time::Instant;
+
+use crate::breaker::Breaker;
+use crate::event::{Event, Events};
+use crate::layer::layer;
+use crate::spool::{NewItem, Parcel, Spool, SpoolError};
+use crate::verb::{Enqueues, Settlements, Verb};
+
+use pages::{Entry, KEEP_FOR, Pages, What};
+
+/// Between two rounds of questions: a home that fails every now and then is not asked all the time.
+const ASK_EVERY: Duration = Duration::from_millis(500);
+
+/// Keeps what was acknowledged.
+pub(crate) struct Ledger {
+    below: Arc<Breaker>,
+    spool: Spool,
+    events: Arc<Events>,
+    pages: Mutex<Pages>,
+    /// Rung when a home in doubt answers again.
+    doubted: Notify,
+}
+
+layer! { Ledger, hands through [rest],
+    async fn enqueue(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        tasks: Arc<[NewTask]>,
+    ) -> Result<Enqueued, BrokerError> {
+        let result = self.below.enqueue(queue, stamp, now, tasks.clone()).await;
+        self.heard(queue, result.as_ref().err());
+        let answer = result?;
+        let is_in = |verdict: &EnqueueVerdict| matches!(verdict, EnqueueVerdict::Accepted { .. });
+        if answer.verdicts.iter().any(is_in) {
+            self.keep(queue, stamp, now, What::Tasks(tasks));
+        }
+        self.told(queue, &stamp, answer.lost, now).await;
+        Ok(answer)
+    }
+
+    async fn claim(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        want: &Want,
+    ) -> Result<Claims, BrokerError> {
+        let result = self.below.claim(queue, stamp, now, want).await;
+        self.heard(queue, result.as_ref().err());
+        let answer = result?;
+        self.told(queue, &stamp, answer.lost, now).await;
+        Ok(answer)
+    }
+
+    async fn settle(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        settlements: Arc<[Settlement]>,
+    ) -> Result<Settled, BrokerError> {
+        let result = self.below.settle(queue, stamp, now, settlements.clone()).await;
+        self.heard(queue, result.as_ref().err());
+        let answer = result?;
+        let is_in = |verdict: &SettleVerdict| {
+            matches!(verdict, SettleVerdict::Applied | SettleVerdict::Adopted)
+        };
+        if answer.verdicts.iter().any(is_in) {
+            self.keep(queue, stamp, now, What::Settlements(settlements));
+        }
+        self.told(queue, &stamp, answer.lost, now).await;
+        Ok(answer)
+    }
+}
+
+impl Ledger {
+    pub(crate) fn new(below: Arc<Breaker>, spool: Spool, events: Arc<Events>) -> Self {
+        Self { below, spool, events, pages: Mutex::default(), doubted: Notify::new() }
+    }
+
+    /// Asks the homes whose memory is in doubt, for ever. Safe to drop at any moment.
+    pub(crate) fn run(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        // From here on, not from the first poll.
+        let events = self.events.listen();
+        self.listen(events)
+    }
+
+    async fn listen(self: Arc<Self>, mut events: broadcast::Receiver<Event>) {
+        loop {
+            let renewed = tokio::select! {
+                () = self.doubted.notified() => Vec::new(),
+                event = events.recv() => match event {
+                    Ok(Event::EpochChanged { home, .. } | Event::Up { home, .. }) => vec![home],
+                    Ok(_) => continue,
+                    // Some of what was missed may have been of this kind.
+                    Err(broadcast::error::RecvError::Lagged(_)) => {
+                        self.below.status().into_iter().map(|status| status.home).collect()
+                    }
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+            };
+            for home in &renewed {
+                self.doubt(home);
+            }
+            let homes = self.pages().take_doubts();
+            for home in &homes {
+                self.ask(home).await;
+            }
+            if !homes.is_empty() {
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        }
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, queue: &QueueName, stamp: Stamp, now: Timestamp, what: What) {
+        let (at, home, queue) = (Instant::now(), self.below.home(queue), queue.clone());
+        self.pages().add(Entry { at, home, queue, stamp, now, what, is_told: false });
+    }
+
+    /// Notes whether the home of a queue answers.
+    fn heard(&self, queue: &QueueName, error: Option<&BrokerError>) {
+        let home = self.below.home(queue);
+        let has_failed = error.is_some_and(|error| may_forget(error.kind()));
+        let is_back = match has_failed {
+            true => {
+                self.pages().doubt(&home, Instant::now());
+                false
+            }
+            false => self.pages().answers(&home),
+        };
+        if is_back {
+            self.doubted.notify_one();
+        }
+    }
+
+    /// A home that answers may have forgotten something.
+    fn doubt(&self, home: &Home) {
+        let mut pages = self.pages();
+        pages.doubt(home, Instant::now());
+        if pages.answers(home) {
+            self.doubted.notify_one();
+        }
+    }
+
+    /// Makes good what the answer to a batch says is lost, and has the other lanes of the home asked.
+    async fn told(&self, queue: &QueueName, told_by: &Stamp, lost: Option<Lost>, now: Timestamp) {
+        let Some(lost) = lost else { return };
+        let Some(offered_again) = self.offer_again((queue, told_by), lost, now).await else {
+            return;
+        };
+        self.tell(queue, offered_again);
+        self.doubt(&self.below.home(queue));
+    }
+
+    fn tell(&self, queue: &QueueName, offered_again: u64) {
+        let (queue, is_partly) = (queue.clone(), self.pages().is_cut());
+        self.events.tell(Event::Lost { queue, offered_again, is_partly });
+    }
+
+    /// Stores what a lane has lost in the spool, to be sent again. `None` if it has not lost anything.
+    async fn offer_again(
+        &self,
+        (queue, told_by): (&QueueName, &Stamp),
+        lost: Lost,
+        now: Timestamp,
+    ) -> Option<u64> {
+        if lost.after_seq == 0 && !self.has_other_data(queue, now).await {
+            // The record of the session is gone and nothing else: too old, or evicted.
+            tracing::error!(%queue, "the broker has forgotten a session, but not its data");
+            return None;
+        }
+        let entries = {
+            let mut pages = self.pages();
+            pages.told(queue, told_by);
+            pages.take_lane((queue, told_by), lost.after_seq)
+        };
+        let mut offered_again = 0;
+        for entry in entries {
+            match self.store(&entry).await {
+                Ok(count) => offered_again += count,
+                Err(error) => {
+                    let count = entry.what.len();
+                    tracing::error!(%error, count, "could not offer again what the broker has forgotten");
+                }
+            }
+        }
+        Some(offered_again)
+    }
+
+    /// Sends the newest batch of every lane of the home again.
+    async fn ask(&self, home: &Home) {
+        let newest = self.pages().newest(home);
+        let mut offered = BTreeMap::<QueueName, u64>::new();
+        for entry in newest {
+            let now = entry.now.plus(entry.at.elapsed());
+            let lost = match self.send(&entry, now).await {
+                Ok(lost) => lost.filter(|_| !entry.is_told),
+                Err(error) if is_open(error.kind()) => {
+                    // Its own calls will find out when it answers.
+                    self.pages().doubt(home, Instant::now());
+                    break;
+                }
+                // The lane has moved on, and tells by itself.
+                Err(error) if error.kind() == Kind::Superseded => None,
+                Err(error) => {
+                    tracing::error!(%error, queue = %entry.queue, "could not ask what is remembered");
+                    None
+                }
+            };
+            let Some(lost) = lost else { continue };
+            let again = self.offer_again((&entry.queue, &entry.stamp), lost, now).await;
+            if let Some(again) = again {
+                *offered.entry(entry.queue).or_default() += again + entry.what.len() as u64;
+            }
+        }
+        for (queue, offered_again) in offered {
+            self.tell(&queue, offered_again);
+        }
+    }
+
+    async fn send(&self, entry: &Entry, now: Timestamp) -> Result<Option<Lost>, BrokerError> {
+        let Entry { queue, stamp, what, .. } = entry;
+        match what {
+            What::Tasks(tasks) => {
+                Ok(self.below.enqueue(queue, *stamp, now, tasks.clone()).await?.lost)
+            }
+            What::Settlements(settlements) => {
+                Ok(self.below.settle(queue, *stamp, now, settlements.clone()).await?.lost)
+            }
+        }
+    }
+
+    /// True if other data is behind the home than half a minute ago, or it cannot be known.
+    async fn has_other_data(&self, queue: &QueueName, now: Timestamp) -> bool {
+        let home = self.below.home(queue);
+        let health = self.below.health(&home, now).await;
+        health.is_err() || self.below.is_renewed(&home, KEEP_FOR)
+    }
+
+    /// Without a number: the lane has moved on, and what it lost was not applied.
+    async fn store(&self, entry: &Entry) -> Result<u64, SpoolError> {
+        let (store, items): (_, Arc<[NewItem]>) = match &entry.what {
+            What::Tasks(tasks) => (Enqueues::STORE, tasks.iter().map(Enqueues::item).collect()),
+            What::Settlements(settlements) => {
+                (Settlements::STORE, settlements.iter().map(Settlements::item).collect())
+            }
+        };
+        let (queue, durability) = (entry.queue.clone(), entry.stamp.durability);
+        let (now, count) = (entry.now, items.len() as u64);
+        let parcel = Parcel { store, queue, now, durability, stamp: None, items };
+        self.spool.store(parcel).await.map(|_| count)
+    }
+}
+
+/// Whether a server that fails like this may come back with other data, or another one in its place. One that
+/// refuses has not been away.
+fn may_forget(kind: Kind) -> bool {
+    match kind {
+        Kind::Unavailable | Kind::Ambiguous => true,
+        Kind::Busy | Kind::Misconfigured | Kind::Rejected | Kind::Corrupt | Kind::Superseded => {
+            false
+        }
+    }
+}
+
+/// Whether a call that failed like this is worth repeating.
+fn is_open(kind: Kind) -> bool {
+    may_forget(kind) || matches!(kind, Kind::Busy | Kind::Misconfigured)
+}
