@@ -53,25 +53,42 @@ pub(super) fn store(conn: &Connection, limits: &SpoolLimits, parcel: &Parcel) ->
     Ok(Ok(Kept { batch, last: conn.last_insert_rowid(), dropped: room }))
 }
 
-/// The names of those that were dropped for the parcel, or that there is no room for it.
+/// The names of those that were dropped for the parcel, or that there is no room for it: then nothing is
+/// dropped either.
 fn make_room(conn: &Connection, limits: &SpoolLimits, parcel: &Parcel) -> Answer<Vec<String>> {
     let items = parcel.items.len() as u64;
     let bytes: u64 = parcel.items.iter().map(|item| item.record.len() as u64).sum();
-    let mut dropped = Vec::new();
-    loop {
-        let (has_items, has_bytes) = totals(conn, parcel.store)?;
-        let fits = has_items + items <= limits.items_max && has_bytes + bytes <= limits.bytes_max;
-        if fits {
+    let fits = |(has_items, has_bytes): (u64, u64)| {
+        has_items + items <= limits.items_max && has_bytes + bytes <= limits.bytes_max
+    };
+    let has = totals(conn, parcel.store)?;
+    if fits(has) {
+        return Ok(Ok(Vec::new()));
+    }
+    // The journal drops nothing: what a settlement says cannot be found out again.
+    let may_drop = parcel.store == Store::Outbox && limits.when_full == WhenFull::DropOldest;
+    if may_drop && fits((0, 0)) {
+        let mut dropped = Vec::new();
+        conn.execute_batch("SAVEPOINT room")?;
+        while !fits(totals(conn, parcel.store)?) {
+            let gone = drop_oldest(conn, parcel.store)?;
+            if gone.is_empty() {
+                break;
+            }
+            dropped.extend(gone);
+        }
+        // Too much of it has been numbered: the refusal is all that remains of the attempt.
+        let has_room = fits(totals(conn, parcel.store)?);
+        conn.execute_batch(if has_room {
+            "RELEASE room"
+        } else {
+            "ROLLBACK TO room; RELEASE room"
+        })?;
+        if has_room {
             return Ok(Ok(dropped));
         }
-        // The journal drops nothing: what a settlement says cannot be found out again.
-        let may_drop = parcel.store == Store::Outbox && limits.when_full == WhenFull::DropOldest;
-        let gone = if may_drop { drop_oldest(conn, parcel.store)? } else { Vec::new() };
-        if gone.is_empty() {
-            return Ok(Err(full(parcel.store, (has_items, has_bytes), limits)));
-        }
-        dropped.extend(gone);
     }
+    Ok(Err(full(parcel.store, has, limits)))
 }
 
 fn full(store: Store, (items, bytes): (u64, u64), limits: &SpoolLimits) -> SpoolError {
@@ -173,6 +190,10 @@ pub(super) fn next(
         }
         if let Some(why) = why_unfit(form, &place) {
             put_away.push((place, why));
+            // However many are unfit, a transaction takes no more of them than of others.
+            if put_away.len() >= ITEMS_MAX {
+                break;
+            }
             continue;
         }
         bytes += place.item.record.len();
@@ -184,7 +205,7 @@ pub(super) fn next(
             break;
         }
         chosen.push(place);
-        if chosen.len() == ITEMS_MAX || put_away.len() == ITEMS_MAX {
+        if chosen.len() >= ITEMS_MAX {
             break;
         }
     }
@@ -209,7 +230,8 @@ fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
 
 fn why_unfit(form: &Form<'_>, place: &Place) -> Option<String> {
     let age = form.now.since(Timestamp::from_millis(place.stored_at));
-    if age > form.age_max {
+    // An outcome is reported however late: the lease decides, and a run that is not reported runs again.
+    if form.store == Store::Outbox && age > form.age_max {
         return Some(format!("older than {}", outlast_core::duration::format(form.age_max)));
     }
     (form.unfit)(&place.item.record, form.now)
@@ -305,4 +327,61 @@ pub(super) fn dissolve(conn: &Connection, batch: i64) -> Answer<()> {
     conn.prepare_cached(sql)?.execute([batch])?;
     conn.prepare_cached("DELETE FROM batch WHERE id = ?1")?.execute([batch])?;
     Ok(Ok(()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use outlast_core::{Durability, SessionId};
+
+    use super::*;
+    use crate::spool::{NewItem, Spool};
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
+
+    fn parcel(count: usize, stamp: Option<Stamp>) -> Parcel {
+        let item = |n| NewItem { name: format!("t{n}"), record: vec![0; 8] };
+        let items: Arc<[NewItem]> = (0..count).map(item).collect();
+        let (queue, durability) = (QueueName::stored("q"), Durability::Accepted);
+        Parcel { store: Store::Outbox, queue, now: NOW, durability, stamp, items }
+    }
+
+    fn stamp() -> Stamp {
+        Stamp { session: SessionId(1), lane: 0, seq: 1, durability: Durability::Accepted }
+    }
+
+    #[tokio::test]
+    async fn a_mass_of_items_that_have_expired_is_put_away_a_batch_at_a_time() {
+        // The check of how many there are stood behind the branch that collects them: all that had expired
+        // was read into memory and moved in one transaction.
+        let folder = tempfile::tempdir().expect("a folder");
+        let limits = SpoolLimits::default();
+        let spool = Spool::open(folder.path().join("spool.db"), limits).expect("opens");
+        spool.store(parcel(2 * ITEMS_MAX + 10, None)).await.expect("is stored");
+        let (queue, late) = (QueueName::stored("q"), NOW.plus(2 * limits.age_max));
+        let mut put_away = Vec::new();
+        for _ in 0..4 {
+            let next = spool.next((Store::Outbox, &queue), stamp(), late, |_, _| None).await;
+            let (batch, away) = next.expect("is readable");
+            assert!(batch.is_none());
+            put_away.push(away.len());
+        }
+        assert_eq!(put_away, [ITEMS_MAX, ITEMS_MAX, 10, 0]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_dropped_where_what_has_been_numbered_leaves_no_room() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let limits =
+            SpoolLimits { items_max: 40, when_full: WhenFull::DropOldest, ..Default::default() };
+        let spool = Spool::open(folder.path().join("spool.db"), limits).expect("opens");
+        spool.store(parcel(18, None)).await.expect("is stored");
+        spool.store(parcel(20, Some(stamp()))).await.expect("is stored");
+        let refused = spool.store(parcel(21, None)).await.expect_err("20 of 40 stay");
+        assert_eq!(refused.kind(), SpoolErrorKind::Full);
+        assert_eq!(spool.waiting(Store::Outbox).expect("readable").items, 38);
+        let kept = spool.store(parcel(20, None)).await.expect("all others go");
+        assert_eq!(kept.dropped.len(), 18);
+    }
 }

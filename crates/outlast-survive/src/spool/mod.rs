@@ -64,8 +64,8 @@ pub struct SpoolLimits {
     pub items_max: u64,
     /// Bytes of records at most.
     pub bytes_max: u64,
-    /// What is older is not sent any more but put into quarantine. `once` keys must be remembered longer
-    /// than this, or a late delivery would be a second one.
+    /// A task that is older is not sent any more but put into quarantine. `once` keys must be remembered
+    /// longer than this, or a late delivery would be a second one. Outcomes have no age.
     pub age_max: Duration,
     /// What happens when there is no room.
     pub when_full: WhenFull,

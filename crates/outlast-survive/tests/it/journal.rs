@@ -56,3 +56,20 @@ async fn an_outcome_that_is_journaled_first_leaves_the_journal_when_it_is_applie
     assert!(bed.pending().await.is_empty());
     bed.until("it is counted", |status| status.counts.applied == 1).await;
 }
+
+#[tokio::test]
+async fn an_outcome_is_reported_however_long_the_outage_was() {
+    // The age limit of tasks held for outcomes too: what finished went into quarantine, and ran again.
+    let bed = Bed::new();
+    bed.enqueue(&["a"]).await.expect("answers");
+    let claimed = bed.claim(1).await;
+    bed.down(Fault::Before(Kind::Unavailable));
+    assert_eq!(bed.done(&claimed[0]).await, SettleVerdict::Journaled);
+    let age_max = bed.survivor.spool().limits().age_max.as_millis() as i64;
+    bed.time.fetch_add(2 * age_max, std::sync::atomic::Ordering::SeqCst);
+    bed.faults.heal();
+    bed.delivered().await;
+    bed.until("it is counted", |status| status.counts.applied == 1).await;
+    assert_eq!(bed.status().journal.quarantined, 0);
+    assert!(bed.pending().await.is_empty());
+}

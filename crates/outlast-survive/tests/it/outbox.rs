@@ -301,3 +301,22 @@ async fn a_neighbour_sees_what_waits_page_by_page_and_how_much_has_left() {
     bed.delivered().await;
     assert_eq!(spool.departed().expect("readable"), before + 3);
 }
+
+#[tokio::test]
+async fn an_outbox_drops_nothing_for_a_batch_that_has_no_room_in_it_at_all() {
+    // The oldest were deleted one after another before the batch was refused, and nobody was told.
+    let bed = Bed::with(|config| {
+        config.limits.items_max = 4;
+        config.limits.when_full = WhenFull::DropOldest;
+    });
+    bed.broken().await;
+    bed.enqueue(&["a", "b", "c", "d"]).await.expect("is stored");
+    let before = bed.status();
+    let error = bed.enqueue(&["1", "2", "3", "4", "5"]).await.expect_err("there is no room");
+    assert_eq!(source(&error), Some(SpoolErrorKind::Full), "{error}");
+    let after = bed.status();
+    assert_eq!((after.outbox.items, after.counts.dropped), (4, before.counts.dropped));
+    bed.faults.heal();
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["a", "b", "c", "d"]);
+}
