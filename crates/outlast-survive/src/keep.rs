@@ -3,12 +3,13 @@
 //! | the layer below | the items |
 //! |---|---|
 //! | answers | are its business |
-//! | Unavailable, Busy, Misconfigured: nothing was applied | are stored without a number |
+//! | Unavailable, Busy, Misconfigured: nothing was applied, by no attempt | are stored without a number |
 //! | Ambiguous, or no answer in time: any of it may be applied | are stored with the stamp they were sent under |
 //! | Rejected, Corrupt, Superseded | are the caller's again: sending them later would help nobody |
 
+use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outlast_core::{Broker, BrokerError, Kind, QueueName, Stamp, Timestamp};
@@ -16,11 +17,19 @@ use tokio::time::Instant;
 
 use crate::event::{Counter, Event, Events};
 use crate::report::Report;
-use crate::spool::{Kept, Parcel, Spool, SpoolError, SpoolErrorKind, Store, WhenFull};
+use crate::spool::{Kept, Own, Parcel, Spool, SpoolError, SpoolErrorKind, Store, WhenFull};
 use crate::verb::{Answer, Verb};
 
 /// How often a caller that waits for room looks whether another process has made some.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(100);
+
+/// How long the drain leaves a late batch to the call that is under way: a broker that is slow and well is not
+/// sent everything twice. Later than this the call is taken for lost.
+const FOLLOW_ALONE: Duration = Duration::from_secs(2);
+
+/// Doubtful batches that are remembered: more than a worker's unsettled budget has. The oldest is forgotten first:
+/// its caller has most likely given up.
+const DOUBTFUL_MAX: usize = 1024;
 
 /// What a store needs to try and to keep.
 #[derive(Clone)]
@@ -30,6 +39,30 @@ pub(crate) struct Keeper {
     pub(crate) events: Arc<Events>,
     /// How long a caller waits for the broker before its items are stored while the call goes on.
     pub(crate) patience: Duration,
+    pub(crate) doubtful: Arc<Doubtful>,
+}
+
+/// Batches of which an attempt may have been applied and that could not be stored: their caller has them and tries
+/// again, and a later attempt that fails cleanly says nothing about the first.
+#[derive(Default)]
+pub(crate) struct Doubtful(Mutex<VecDeque<(QueueName, Stamp)>>);
+
+impl Doubtful {
+    fn add(&self, queue: &QueueName, stamp: Stamp) {
+        let mut batches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        batches.push_back((queue.clone(), stamp));
+        if batches.len() > DOUBTFUL_MAX {
+            batches.pop_front();
+        }
+    }
+
+    /// True if the batch was one of them; it is none any more.
+    fn take(&self, queue: &QueueName, stamp: Stamp) -> bool {
+        let mut batches = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = batches.len();
+        batches.retain(|(other, its)| (other, *its) != (queue, stamp));
+        batches.len() < before
+    }
 }
 
 /// A batch of one queue, as it was handed in.
@@ -72,6 +105,25 @@ type Call<V> = Pin<
 impl Keeper {
     /// Tries below; what cannot be delivered is on the disk when this answers.
     pub(crate) async fn offer<V: Verb>(&self, offer: Offer<V>) -> Result<Offered<V>, BrokerError> {
+        let (queue, stamp) = (offer.queue.clone(), offer.stamp);
+        let was_doubtful = self.doubtful.take(&queue, stamp);
+        let result = self.try_to_keep(offer, was_doubtful).await;
+        let is_doubtful = result.as_ref().is_err_and(|error| match error.kind() {
+            Kind::Ambiguous => true,
+            Kind::Unavailable | Kind::Busy | Kind::Misconfigured => was_doubtful,
+            Kind::Rejected | Kind::Corrupt | Kind::Superseded => false,
+        });
+        if is_doubtful {
+            self.doubtful.add(&queue, stamp);
+        }
+        result
+    }
+
+    async fn try_to_keep<V: Verb>(
+        &self,
+        offer: Offer<V>,
+        was_doubtful: bool,
+    ) -> Result<Offered<V>, BrokerError> {
         let mut call = self.call(&offer);
         let Ok(result) = tokio::time::timeout(self.patience, &mut call).await else {
             return self.keep_late(offer, call).await;
@@ -81,7 +133,9 @@ impl Keeper {
             Err(error) => error,
         };
         let stamp = match error.kind() {
-            Kind::Unavailable | Kind::Busy | Kind::Misconfigured => None,
+            Kind::Unavailable | Kind::Busy | Kind::Misconfigured => {
+                was_doubtful.then_some(offer.stamp)
+            }
             Kind::Ambiguous => Some(offer.stamp),
             Kind::Rejected | Kind::Corrupt | Kind::Superseded => return Err(error),
         };
@@ -104,7 +158,8 @@ impl Keeper {
         match self.keep(&offer, Some(offer.stamp)).await {
             Ok(kept) => {
                 if let Some(batch) = kept.batch {
-                    tokio::spawn(self.clone().follow::<V>(offer, batch, call));
+                    let own = self.spool.own(batch);
+                    tokio::spawn(self.clone().follow::<V>(offer, batch, call, own));
                 }
                 Ok(Offered::Kept(kept))
             }
@@ -116,9 +171,16 @@ impl Keeper {
         }
     }
 
-    async fn follow<V: Verb>(self, offer: Offer<V>, batch: i64, call: Call<V>) {
+    async fn follow<V: Verb>(self, offer: Offer<V>, batch: i64, mut call: Call<V>, own: Own) {
+        let in_time = tokio::time::timeout(FOLLOW_ALONE, &mut call).await;
+        // Before the batch leaves the spool or is repeated, whichever it will be.
+        let own = in_time.is_ok().then_some(own);
+        let result = match in_time {
+            Ok(result) => result,
+            Err(_) => call.await,
+        };
         // After an error the batch stays where it is and is repeated.
-        let Ok(answer) = call.await else { return };
+        let Ok(answer) = result else { return };
         let report = Report::of::<V>(&offer.items, answer.verdicts);
         // Its items have no numbers here: what was refused stays with the drain, which gets the same answer.
         if report.has_refused() {
@@ -131,6 +193,7 @@ impl Keeper {
                 tracing::warn!(%error, "an answered batch stays in the spool and is repeated");
             }
         }
+        drop(own);
     }
 
     /// Stores a batch, as its store's policy says.

@@ -144,7 +144,7 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
     let spool = Spool::open_for(config.spool, config.limits, name)?;
     let keeper = |below: Arc<dyn Broker>, patience| {
         let (spool, events) = (spool.clone(), events.clone());
-        Keeper { below, spool, events, patience }
+        Keeper { below, spool, events, patience, doubtful: Arc::default() }
     };
 
     let breaker = Breaker::new(broker, clock.clone(), events.clone());

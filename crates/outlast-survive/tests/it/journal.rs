@@ -73,3 +73,30 @@ async fn an_outcome_is_reported_however_long_the_outage_was() {
     assert_eq!(bed.status().journal.quarantined, 0);
     assert!(bed.pending().await.is_empty());
 }
+
+#[tokio::test]
+async fn an_outcome_that_may_be_applied_keeps_its_stamp_though_a_later_attempt_failed_cleanly() {
+    // The first attempt found the journal full and left its caller with it; the second one was stored without
+    // a number, and came to the broker as another batch.
+    let bed = Bed::with(|config| config.limits.items_max = 1);
+    bed.enqueue(&["a", "b"]).await.expect("answers");
+    let claimed = bed.claim(2).await;
+    bed.down(Fault::Before(Kind::Unavailable));
+    assert_eq!(bed.done(&claimed[1]).await, SettleVerdict::Journaled);
+    let lease = claimed[0].lease.clone();
+    let done =
+        outlast_core::Settlement { lease, outcome: outlast_core::Outcome::Done { result: None } };
+    let (broker, stamp, q) = (bed.survivor.broker(), stamp(), queue("q"));
+    let settle = || broker.settle(&q, stamp, NOW, [done.clone()].into());
+    bed.faults.script(Verb::Settle, [Some(Fault::After)]);
+    let error = settle().await.expect_err("the journal is full");
+    assert_eq!(error.kind(), Kind::Ambiguous);
+    let conn = rusqlite::Connection::open(bed.survivor.spool().path()).expect("opens");
+    assert_eq!(conn.execute("DELETE FROM item", []).expect("runs"), 1);
+    drop(conn);
+    assert_eq!(settle().await.expect("is stored").verdicts, [SettleVerdict::Journaled]);
+    bed.faults.heal();
+    bed.delivered().await;
+    bed.until("it is counted", |status| status.counts.applied == 1).await;
+    assert_eq!(bed.status().counts.lease_lost, 0);
+}
