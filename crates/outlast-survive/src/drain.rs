@@ -11,7 +11,7 @@
 //! Aborted or dropped at any await it is the same.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outlast_core::{
@@ -24,7 +24,7 @@ use crate::breaker::Breaker;
 use crate::event::{Event, Events};
 use crate::pace::Pace;
 use crate::report::Report;
-use crate::spool::{Batch, Quarantined, Spool, SpoolError, Store};
+use crate::spool::{Batch, Deliverer, Quarantined, Spool, SpoolError, Store};
 use crate::verb::{Answer, Enqueues, Settlements, Verb};
 
 /// How often a process looks whether others have left something, or whether it may take over.
@@ -32,6 +32,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Batches of one queue in a row, before the next queue gets its turn.
 const IN_A_ROW: usize = 16;
+
+/// How long a queue is left alone whose tasks the broker may not take, at first and at most: whoever gives the
+/// permission sees its tasks delivered within a minute.
+const REST_MIN: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(60);
 
 /// A stamp older than this may be forgotten by the broker: its batch is sent all the same, and counted.
 const STAMP_AGE_MAX: Duration = limits::SESSION_TTL.checked_div(2).expect("two is not zero");
@@ -45,8 +50,76 @@ pub(crate) struct Drain {
     pub(crate) clock: Clock,
     begun: Instant,
     pace: Mutex<Pace>,
+    turns: Mutex<Turns>,
     /// The sessions of this drain, with the number of the last batch that was answered.
     sessions: Mutex<HashMap<(Store, QueueName), (SessionId, u64)>>,
+}
+
+/// Whose turn it is. As many as there are queues with something in the spool, and those that had.
+#[derive(Debug, Default)]
+struct Turns {
+    /// The queue of each store that was tried last.
+    last: HashMap<Store, QueueName>,
+    /// Queues that are left alone until then, after a pause of that length.
+    resting: HashMap<(Store, QueueName), (Duration, Duration)>,
+}
+
+impl Turns {
+    fn rests(&self, store: Store, queue: &QueueName, now: Duration) -> bool {
+        self.resting.get(&(store, queue.clone())).is_some_and(|(until, _)| now < *until)
+    }
+
+    /// A queue that may not be written, and perhaps it alone, is tried less and less often: each try may close
+    /// its home for all others.
+    fn ended(&mut self, (store, queue): (Store, &QueueName), kind: Option<Kind>, now: Duration) {
+        let key = (store, queue.clone());
+        match kind {
+            Some(Kind::Misconfigured) => {
+                let before = self.resting.get(&key).map_or(Duration::ZERO, |(_, pause)| *pause);
+                let pause = (2 * before).clamp(REST_MIN, REST_MAX);
+                self.resting.insert(key, (now + pause, pause));
+            }
+            // It says nothing about the queue.
+            Some(Kind::Unavailable | Kind::Ambiguous | Kind::Busy) => {}
+            None | Some(Kind::Rejected | Kind::Corrupt | Kind::Superseded) => {
+                self.resting.remove(&key);
+            }
+        }
+    }
+}
+
+/// What can be read of a batch. A record that was damaged after it was numbered goes into quarantine; the others
+/// go under the batch's stamp all the same, because they may have been applied under it.
+struct Readable<T> {
+    items: Arc<[T]>,
+    /// Where they are in the batch.
+    places: Vec<usize>,
+    /// The places of the others, and what is wrong with them.
+    damaged: Vec<(usize, String)>,
+}
+
+impl<T> Readable<T> {
+    fn of<V: Verb<Item = T>>(batch: &Batch) -> Self {
+        let (mut items, mut places, mut damaged) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, item) in batch.items.iter().enumerate() {
+            match V::decode(&item.record) {
+                Ok(item) => {
+                    items.push(item);
+                    places.push(place);
+                }
+                Err(error) => damaged.push((place, error.to_string())),
+            }
+        }
+        Self { items: items.into(), places, damaged }
+    }
+}
+
+/// What came of one batch.
+enum Step {
+    /// The queue's turn goes on with this one.
+    Next(Option<Batch>),
+    /// It is over.
+    Over(Turn),
 }
 
 /// What came of one turn.
@@ -68,7 +141,17 @@ impl Drain {
         clock: Clock,
     ) -> Self {
         let (begun, pace) = (Instant::now(), Mutex::new(Pace::new(Duration::ZERO)));
-        Self { below, breaker, spool, events, clock, begun, pace, sessions: Mutex::default() }
+        Self {
+            below,
+            breaker,
+            spool,
+            events,
+            clock,
+            begun,
+            pace,
+            turns: Mutex::default(),
+            sessions: Mutex::default(),
+        }
     }
 
     /// Items a second that the outbox delivers at most, at present.
@@ -99,11 +182,11 @@ impl Drain {
         if !self.has_work()? {
             return Ok(());
         }
-        let Some(_right) = self.spool.deliverer()? else { return Ok(()) };
+        let Some(right) = self.spool.deliverer()? else { return Ok(()) };
         // What was answered before another process had its turn says nothing about the sessions now.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner).clear();
         *self.pace.lock().unwrap_or_else(PoisonError::into_inner) = Pace::new(self.begun.elapsed());
-        while self.round().await? {}
+        while self.round(&right).await? {}
         Ok(())
     }
 
@@ -113,55 +196,126 @@ impl Drain {
     }
 
     /// One turn for every queue; false if nothing moved.
-    async fn round(&self) -> Result<bool, SpoolError> {
-        let mut has_moved = false;
-        for queue in self.spool.queues(Store::Journal)? {
-            has_moved |= self.line::<Settlements>(&queue).await? == Turn::Moved;
-        }
-        for queue in self.spool.queues(Store::Outbox)? {
-            has_moved |= self.line::<Enqueues>(&queue).await? == Turn::Moved;
+    async fn round(&self, right: &Deliverer) -> Result<bool, SpoolError> {
+        let mut has_moved = self.journal(right).await?;
+        for queue in self.in_turn(Store::Outbox)? {
+            has_moved |= self.outbox_line(&queue, right).await? == Turn::Moved;
         }
         Ok(has_moved)
     }
 
-    /// Some batches of one queue, as long as its home takes them.
-    async fn line<V: Verb>(&self, queue: &QueueName) -> Result<Turn, SpoolError> {
-        let home = self.below.home(queue);
-        if !self.breaker.admits(&home, V::CLASS) {
-            return Ok(Turn::Stuck);
+    /// One turn for every queue of the journal; false if nothing moved.
+    async fn journal(&self, right: &Deliverer) -> Result<bool, SpoolError> {
+        let mut has_moved = false;
+        for queue in self.in_turn(Store::Journal)? {
+            has_moved |= self.journal_line(&queue, right).await? == Turn::Moved;
         }
-        let mut next = self.next::<V>(queue).await?;
+        Ok(has_moved)
+    }
+
+    /// The queues that have something, beginning behind the one that was tried last: where only one call may
+    /// be tried, it is not always the same queue's.
+    fn in_turn(&self, store: Store) -> Result<Vec<QueueName>, SpoolError> {
+        let mut queues = self.spool.queues(store)?;
+        let turns = self.turns();
+        if let Some(last) = turns.last.get(&store) {
+            let behind = queues.partition_point(|queue| queue <= last);
+            queues.rotate_left(behind);
+        }
+        Ok(queues)
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Some batches of one queue, as long as its home takes them.
+    async fn journal_line(&self, queue: &QueueName, right: &Deliverer) -> Result<Turn, SpoolError> {
+        let Some(mut next) = self.begin::<Settlements>(queue).await? else {
+            return Ok(Turn::Stuck);
+        };
         for _ in 0..IN_A_ROW {
-            let Some(batch) = next else { return Ok(Turn::Empty) };
-            if self.spool.is_owned(batch.id) {
-                return Ok(Turn::Stuck);
+            // Settlements do not wait: they free what a recovering broker holds.
+            right.counts();
+            match self.step::<Settlements>(queue, next).await? {
+                Step::Over(turn) => return Ok(turn),
+                Step::Next(batch) => next = batch,
             }
-            self.wait_for_turn::<V>().await;
-            let result = self.send::<V>(queue, &batch).await;
-            next = match result {
-                Ok((answer, items)) => self.delivered::<V>(queue, batch, answer, &items).await?,
-                Err(error) => match error.kind() {
-                    Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured => {
-                        return Ok(Turn::Stuck);
-                    }
-                    Kind::Rejected | Kind::Corrupt | Kind::Superseded => {
-                        self.refused::<V>(queue, batch, &error).await?;
-                        self.next::<V>(queue).await?
-                    }
-                },
-            };
         }
         Ok(Turn::Moved)
     }
 
-    /// Settlements do not wait: they free what a recovering broker holds.
-    async fn wait_for_turn<V: Verb>(&self) {
-        if V::STORE == Store::Journal {
-            return;
+    /// The same, at its pace, and after what the journal has before each batch (law L8).
+    async fn outbox_line(&self, queue: &QueueName, right: &Deliverer) -> Result<Turn, SpoolError> {
+        let Some(mut next) = self.begin::<Enqueues>(queue).await? else { return Ok(Turn::Stuck) };
+        for _ in 0..IN_A_ROW {
+            if next.is_some() {
+                self.wait_for_turn(right).await?;
+            }
+            match self.step::<Enqueues>(queue, next).await? {
+                Step::Over(turn) => return Ok(turn),
+                Step::Next(batch) => next = batch,
+            }
         }
-        let now = self.begun.elapsed();
-        let pause = self.pace.lock().unwrap_or_else(PoisonError::into_inner).pause(now);
-        tokio::time::sleep(pause).await;
+        Ok(Turn::Moved)
+    }
+
+    /// The first batch of a queue's turn, or `None` in place of it if it may not have one.
+    async fn begin<V: Verb>(&self, queue: &QueueName) -> Result<Option<Option<Batch>>, SpoolError> {
+        let home = self.below.home(queue);
+        let rests = self.turns().rests(V::STORE, queue, self.begun.elapsed());
+        if rests || !self.breaker.admits(&home, V::CLASS) {
+            return Ok(None);
+        }
+        self.turns().last.insert(V::STORE, queue.clone());
+        self.next::<V>(queue).await.map(Some)
+    }
+
+    /// Sends a batch and forms the next one.
+    async fn step<V: Verb>(
+        &self,
+        queue: &QueueName,
+        batch: Option<Batch>,
+    ) -> Result<Step, SpoolError> {
+        let Some(batch) = batch else { return Ok(Step::Over(Turn::Empty)) };
+        if self.spool.is_owned(batch.id) {
+            return Ok(Step::Over(Turn::Stuck));
+        }
+        let readable = Readable::of::<V>(&batch);
+        if readable.items.is_empty() {
+            let answer = Answer { verdicts: Vec::new(), lost: None };
+            return Ok(Step::Next(self.delivered::<V>(queue, batch, answer, readable).await?));
+        }
+        let result = self.send::<V>(queue, &batch, readable.items.clone()).await;
+        let kind = result.as_ref().err().map(BrokerError::kind);
+        self.turns().ended((V::STORE, queue), kind, self.begun.elapsed());
+        let next = match result {
+            Ok(answer) => self.delivered::<V>(queue, batch, answer, readable).await?,
+            Err(error) => match error.kind() {
+                Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured => {
+                    return Ok(Step::Over(Turn::Stuck));
+                }
+                Kind::Rejected | Kind::Corrupt | Kind::Superseded => {
+                    self.refused::<V>(queue, batch, &error).await?;
+                    self.next::<V>(queue).await?
+                }
+            },
+        };
+        Ok(Step::Next(next))
+    }
+
+    /// Waits until the next batch of the outbox may go; what comes into the journal meanwhile goes first.
+    async fn wait_for_turn(&self, right: &Deliverer) -> Result<(), SpoolError> {
+        loop {
+            right.counts();
+            self.journal(right).await?;
+            let now = self.begun.elapsed();
+            let pause = self.pace.lock().unwrap_or_else(PoisonError::into_inner).pause(now);
+            if pause.is_zero() {
+                return Ok(());
+            }
+            self.spool.stored(pause.min(LOOK_EVERY)).await;
+        }
     }
 
     async fn next<V: Verb>(&self, queue: &QueueName) -> Result<Option<Batch>, SpoolError> {
@@ -203,31 +357,29 @@ impl Drain {
         &self,
         queue: &QueueName,
         batch: &Batch,
-    ) -> Result<(Answer<V::Verdict>, Arc<[V::Item]>), BrokerError> {
-        // Only a record that was damaged after it was numbered is unreadable here.
-        let items: Result<Arc<[V::Item]>, _> =
-            batch.items.iter().map(|item| V::decode(&item.record)).collect();
-        let items = items.map_err(|error| {
-            BrokerError::new(Kind::Corrupt, "could not read the spool").with_source(error)
-        })?;
-        let (now, begun) = (self.clock.now(), self.begun.elapsed());
-        let sent =
-            V::send(self.below.clone(), queue.clone(), batch.stamp, now, items.clone()).await;
+        items: Arc<[V::Item]>,
+    ) -> Result<Answer<V::Verdict>, BrokerError> {
+        let (now, begun, count) = (self.clock.now(), self.begun.elapsed(), items.len());
+        let sent = V::send(self.below.clone(), queue.clone(), batch.stamp, now, items).await;
         if V::STORE == Store::Outbox {
             let now = self.begun.elapsed();
             let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
             match &sent {
-                Ok(_) => pace.delivered(items.len(), now.saturating_sub(begun), now),
+                Ok(_) => pace.delivered(count, now.saturating_sub(begun), now),
                 Err(_) => pace.failed(now),
             }
         }
         let answer = sent?;
         // Once, and not at every attempt of however long the outage lasts.
         if self.is_old(batch, now) {
-            let (queue, count) = (queue.clone(), items.len() as u64);
-            self.events.tell(Event::PossibleRepeat { store: V::STORE, queue, count });
+            self.may_repeat::<V>(queue, count);
         }
-        Ok((answer, items))
+        Ok(answer)
+    }
+
+    fn may_repeat<V: Verb>(&self, queue: &QueueName, count: usize) {
+        let (queue, count) = (queue.clone(), count as u64);
+        self.events.tell(Event::PossibleRepeat { store: V::STORE, queue, count });
     }
 
     fn is_old(&self, batch: &Batch, now: Timestamp) -> bool {
@@ -240,17 +392,27 @@ impl Drain {
         queue: &QueueName,
         batch: Batch,
         answer: Answer<V::Verdict>,
-        items: &[V::Item],
+        readable: Readable<V::Item>,
     ) -> Result<Option<Batch>, SpoolError> {
         self.used::<V>(queue, &batch.stamp);
-        let report = Report::of::<V>(items, answer.verdicts);
-        let refused = report.refused();
-        let refused = refused.map(|(place, why)| (batch.items[place].id, why.to_owned())).collect();
+        let Readable { items, places, damaged } = readable;
+        // The answer to a batch that was applied when all of it was readable speaks of all of it.
+        let is_of_all = answer.verdicts.len() == batch.items.len();
+        let verdicts = answer.verdicts.into_iter().enumerate();
+        let verdicts = verdicts.filter(|(place, _)| !is_of_all || places.contains(place));
+        let report = Report::of::<V>(&items, verdicts.map(|(_, verdict)| verdict).collect());
+        let refused = report.refused().map(|(place, why)| (places[place], why.to_owned()));
+        let refused = refused.chain(damaged.iter().cloned());
+        let refused = refused.map(|(place, why)| (batch.items[place].id, why)).collect();
         let answered = self.spool.answered(batch.id, self.clock.now(), refused);
         let (answered, next) = tokio::join!(answered, self.next::<V>(queue));
         // Told by whoever took it from the spool, so that it is told once.
         if answered? {
             report.tell(&self.events, V::STORE, queue);
+            for (place, why) in damaged {
+                let (store, queue, id) = (V::STORE, queue.clone(), batch.items[place].name.clone());
+                self.events.tell(Event::Quarantined { store, queue, id, why });
+            }
         }
         next
     }
@@ -269,6 +431,10 @@ impl Drain {
             return self.spool.answered(batch.id, self.clock.now(), Vec::new()).await.map(|_| ());
         }
         let [item] = batch.items.as_slice() else {
+            if !batch.is_fresh {
+                // It was sent before, and what became of that is not known.
+                self.may_repeat::<V>(queue, batch.items.len());
+            }
             return self.spool.dissolve(batch.id).await;
         };
         let why = error.to_string();

@@ -251,7 +251,7 @@ fn number(
         into.execute([id, place.item.id])?;
     }
     let items = chosen.into_iter().map(|place| place.item).collect();
-    Ok(Some(Batch { id, stamp, stamped_at: form.now, items }))
+    Ok(Some(Batch { id, stamp, stamped_at: form.now, is_fresh: true, items }))
 }
 
 /// A batch that was numbered before.
@@ -272,7 +272,13 @@ fn numbered(conn: &Connection, id: i64) -> rusqlite::Result<Batch> {
         let stamp = Stamp { session, lane: row.get(1)?, seq, durability };
         Ok((stamp, Timestamp::from_millis(row.get(3)?)))
     })?;
-    Ok(Batch { id, stamp, stamped_at, items: items.into_iter().map(|(item, _)| item).collect() })
+    Ok(Batch {
+        id,
+        stamp,
+        stamped_at,
+        is_fresh: false,
+        items: items.into_iter().map(|(item, _)| item).collect(),
+    })
 }
 
 fn put_all_away(

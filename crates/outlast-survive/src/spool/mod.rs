@@ -9,11 +9,11 @@ mod line;
 mod open;
 mod owner;
 mod people;
+mod right;
 mod tasks;
 mod writer;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,6 +27,7 @@ pub use error::{SpoolError, SpoolErrorKind};
 pub use people::{Quarantined, Stored, Waiting};
 pub use tasks::{Shelf, StoredTask};
 
+pub(crate) use right::Deliverer;
 use writer::Writer;
 
 /// Which of the two stores an item is in.
@@ -120,6 +121,8 @@ pub(crate) struct Batch {
     pub(crate) id: i64,
     pub(crate) stamp: Stamp,
     pub(crate) stamped_at: Timestamp,
+    /// It was formed just now: nobody has sent it.
+    pub(crate) is_fresh: bool,
     pub(crate) items: Vec<Item>,
 }
 
@@ -157,6 +160,8 @@ struct Shared {
     reader: Mutex<Reader>,
     /// Batches that this process is sending itself: the drain leaves them alone.
     own: Mutex<HashSet<i64>>,
+    /// What was seen of a process that delivers.
+    seen: Mutex<right::Seen>,
     /// Rung when something was stored.
     stored: Notify,
     /// Rung when something has left.
@@ -206,8 +211,8 @@ impl Spool {
         let writer = Writer::start(path.clone(), conn)?;
         let reader = Mutex::new(Reader { conn: open::reader(&path)?, seen: None });
         let (stored, room) = (Notify::new(), Notify::new());
-        let own = Mutex::default();
-        let shared = Shared { path, broker, limits, reader, own, stored, room };
+        let (own, seen) = (Mutex::default(), Mutex::default());
+        let shared = Shared { path, broker, limits, reader, own, seen, stored, room };
         Ok(Self { writer, shared: Arc::new(shared) })
     }
 
@@ -358,22 +363,12 @@ impl Spool {
         let _ = tokio::time::timeout(at_most, self.shared.room.notified()).await;
     }
 
-    /// Becomes the one process that delivers, or `None` while another one is. The system gives the place
-    /// free when the process ends, however it ends.
+    /// Becomes the one process that delivers, or `None` while another one does.
     pub(crate) fn deliverer(&self) -> Result<Option<Deliverer>, SpoolError> {
         let mut name = self.shared.path.clone().into_os_string();
         name.push(".drain");
-        let failed = |error| {
-            let what = format!("could not lock {}", Path::new(&name).display());
-            SpoolError::new(SpoolErrorKind::Misconfigured, what).caused_by(error)
-        };
-        let file = File::options().create(true).truncate(false).write(true).open(&name);
-        let file = file.map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Deliverer(file))),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(failed(error)),
-        }
+        let mut seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        Deliverer::new(Path::new(&name), &mut seen)
     }
 
     fn reader(&self) -> MutexGuard<'_, Reader> {
@@ -420,10 +415,6 @@ impl Drop for Own {
         self.spool.shared.stored.notify_waiters();
     }
 }
-
-/// The right to deliver, for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Deliverer(#[expect(dead_code, reason = "held for its lock")] File);
 
 /// Most items of one formed batch.
 const ITEMS_MAX: usize = BATCH_TASKS_MAX;

@@ -3,6 +3,7 @@
 mod breaker;
 mod child;
 mod crash;
+mod drain;
 mod journal;
 mod kit;
 mod ledger;

@@ -69,13 +69,15 @@ async fn a_task_that_ran_before_its_lost_reply_was_repeated_does_not_run_again()
 async fn an_enqueue_that_takes_too_long_is_stored_and_leaves_the_spool_when_it_answers() {
     let bed = Bed::with(|config| config.patience = Duration::from_millis(20));
     bed.faults.script(Verb::Enqueue, [Some(Fault::Hang)]);
-    // The drain would deliver it while the call hangs.
-    bed.faults.always(Verb::Enqueue, Fault::Before(Kind::Unavailable));
     assert_eq!(bed.enqueue(&["a"]).await.expect("is stored"), [EnqueueVerdict::Stored]);
     assert_eq!(bed.status().outbox.items, 1);
+    // The drain delivered it as well while the call was under way: a slow broker got everything twice.
+    let begun = tokio::time::Instant::now();
+    bed.until("a drain would be there", |_| begun.elapsed() > Duration::from_millis(200)).await;
     bed.faults.release();
     bed.delivered().await;
     assert_eq!(bed.pending().await, ["a"]);
+    assert_eq!(bed.faults.calls(Verb::Enqueue), 1);
 }
 
 #[tokio::test]
@@ -319,4 +321,37 @@ async fn an_outbox_drops_nothing_for_a_batch_that_has_no_room_in_it_at_all() {
     bed.faults.heal();
     bed.delivered().await;
     assert_eq!(bed.pending().await, ["a", "b", "c", "d"]);
+}
+
+#[tokio::test]
+async fn a_batch_that_may_be_applied_is_not_taken_apart_for_one_damaged_record() {
+    // One flipped bit made the others of its batch go alone, under fresh numbers: what had run ran again.
+    let bed = Bed::new();
+    bed.faults.script(Verb::Enqueue, [Some(Fault::After)]);
+    bed.faults.always(Verb::Enqueue, Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["task-a", "task-b", "task-c"]).await.expect("is stored");
+    let claimed = bed.claim(1).await;
+    bed.done(&claimed[0]).await;
+    let conn = rusqlite::Connection::open(bed.survivor.spool().path()).expect("opens");
+    let sql =
+        "UPDATE item SET record = CAST(replace(CAST(record AS TEXT), 'task-b', 'tAsk-b') AS BLOB)
+               WHERE name = 'task-b'";
+    assert_eq!(conn.execute(sql, []).expect("runs"), 1);
+    drop(conn);
+    bed.faults.heal();
+    bed.delivered().await;
+    assert_eq!(bed.pending().await, ["task-b", "task-c"]);
+    bed.until("two are counted", |status| status.counts.delivered == 2).await;
+    let status = bed.status();
+    assert_eq!((status.outbox.quarantined, status.counts.id_conflicts), (1, 0));
+}
+
+#[tokio::test]
+async fn a_batch_that_may_be_applied_and_is_refused_later_is_counted_as_a_possible_repeat() {
+    let bed = Bed::new();
+    bed.faults.script(Verb::Enqueue, [Some(Fault::After)]);
+    bed.faults.script(Verb::Enqueue, [Some(Fault::Before(Kind::Rejected))]);
+    bed.enqueue(&["a", "b"]).await.expect("is stored");
+    bed.delivered().await;
+    assert_eq!(bed.status().counts.possible_repeats, 2);
 }

@@ -17,6 +17,11 @@ pub(crate) trait StandIn: Send + Sync + 'static {
     /// Before a write is handed on.
     async fn before(&self) {}
 
+    /// Why an enqueue to this queue is not handed on.
+    fn forbids(&self, _: &QueueName) -> Option<BrokerError> {
+        None
+    }
+
     /// After it was applied.
     async fn after(&self) {}
 
@@ -47,6 +52,9 @@ impl<T: StandIn> Broker for Before<T> {
         tasks: Arc<[NewTask]>,
     ) -> Result<Enqueued, BrokerError> {
         self.0.before().await;
+        if let Some(error) = self.0.forbids(queue) {
+            return Err(error);
+        }
         let answer = self.0.behind().enqueue(queue, stamp, now, tasks).await;
         self.0.after().await;
         answer
