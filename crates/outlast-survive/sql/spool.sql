@@ -3,7 +3,7 @@
 -- item        one task of the outbox (store 0) or one settlement of the journal (store 1), in the order of
 --             its queue. `batch` is set once it has been numbered; a batch is sent again exactly as it is.
 -- batch       the stamp under which its items were sent, or may have been.
--- quarantine  what will never be delivered, with the reason, for people to look at.
+-- quarantine  what will never be delivered, with the reason, for people to look at; the newest of each store.
 -- meter       items and bytes of each line; the line '' is the sum over the queues of a store. Kept by
 --             triggers, so that no statement can forget it.
 CREATE TABLE batch (
@@ -41,6 +41,8 @@ CREATE TABLE quarantine (
     why       TEXT    NOT NULL,
     record    BLOB    NOT NULL
 ) STRICT;
+
+CREATE INDEX quarantine_store ON quarantine (store, id);
 
 CREATE TABLE meter (
     store INTEGER NOT NULL,

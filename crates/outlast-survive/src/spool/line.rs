@@ -21,6 +21,10 @@ use super::{
     durability_number, durability_of, session_of,
 };
 
+/// Items of each store that are in quarantine at most: more than people look at one by one, and few enough to be
+/// counted whenever somebody asks. The oldest goes first.
+pub(super) const QUARANTINE_MAX: u32 = 10_000;
+
 type Answer<T> = rusqlite::Result<Result<T, SpoolError>>;
 
 /// Why a stored record is not to be sent at this time, or never; `None` if it is.
@@ -311,6 +315,22 @@ fn quarantine(conn: &Connection, item: i64, now: Timestamp, why: &str) -> rusqli
     let put = conn.last_insert_rowid();
     conn.prepare_cached("DELETE FROM item WHERE id = ?1")?.execute([item])?;
     debug_assert_eq!(put, conn.last_insert_rowid(), "a deletion changes no row id");
+    make_room_beside(conn, put)
+}
+
+/// The oldest item of the quarantine goes when it is full. It was told of when it came, and is named once more.
+fn make_room_beside(conn: &Connection, put: i64) -> rusqlite::Result<()> {
+    let mut oldest = conn.prepare_cached(
+        "DELETE FROM quarantine WHERE id =
+         (SELECT id FROM quarantine WHERE store = (SELECT store FROM quarantine WHERE id = ?1)
+          ORDER BY id DESC LIMIT 1 OFFSET ?2)
+         RETURNING queue, name, why",
+    )?;
+    let mut rows = oldest.query(params![put, QUARANTINE_MAX])?;
+    while let Some(row) = rows.next()? {
+        let (queue, name, why): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        tracing::error!(queue, name, why, "the quarantine is full: its oldest item was dropped");
+    }
     Ok(())
 }
 
@@ -389,5 +409,25 @@ mod tests {
         assert_eq!(spool.waiting(Store::Outbox).expect("readable").items, 38);
         let kept = spool.store(parcel(20, None)).await.expect("all others go");
         assert_eq!(kept.dropped.len(), 18);
+    }
+
+    #[tokio::test]
+    async fn a_quarantine_that_is_full_drops_its_oldest_item() {
+        // It had no limit: a producer of tasks that nobody takes filled the disk with them.
+        let folder = tempfile::tempdir().expect("a folder");
+        let limits = SpoolLimits::default();
+        let spool = Spool::open(folder.path().join("spool.db"), limits).expect("opens");
+        spool.store(parcel(QUARANTINE_MAX as usize + 3, None)).await.expect("is stored");
+        let (queue, late) = (QueueName::stored("q"), NOW.plus(2 * limits.age_max));
+        while !spool
+            .next((Store::Outbox, &queue), stamp(), late, |_, _| None)
+            .await
+            .expect("is readable")
+            .1
+            .is_empty()
+        {}
+        let waiting = spool.waiting(Store::Outbox).expect("readable");
+        assert_eq!((waiting.items, waiting.quarantined), (0, u64::from(QUARANTINE_MAX)));
+        assert_eq!(spool.quarantine(Store::Outbox, 1).expect("lists")[0].name, "t3");
     }
 }
