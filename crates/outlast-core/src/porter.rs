@@ -73,14 +73,15 @@ pub trait Porter: Send + Sync + 'static {
     ) -> Result<Delivered, BrokerError>;
 
     /// Ends the batch of this stamp: its tasks are forgotten, or given back to where they were. Nothing
-    /// happens if another batch is on its way, or none: repeatable by itself.
+    /// happens if another batch is on its way, or none: repeatable by itself. Then somebody else has ended
+    /// it, and may have given back what the target has stored.
     async fn conclude(
         &self,
         queue: &QueueName,
         stamp: Stamp,
         now: Timestamp,
         end: &Conclusion,
-    ) -> Result<(), BrokerError>;
+    ) -> Result<Concluded, BrokerError>;
 
     /// Tasks as they would travel, in the order of the ids; `None` where there is none. For comparing.
     async fn parcels(
@@ -150,8 +151,8 @@ pub struct Batch {
     /// What makes the put repeatable. Its number is the moment at which the batch was taken, in Unix
     /// milliseconds: a source that forgets the batch (a crash without its log) never gives the number to another one.
     pub stamp: Stamp,
-    /// The number of the batch before it; zero if there was none. A target that knows only an earlier one has
-    /// lost what it had stored.
+    /// The number of the last batch before it that was stored; zero if there was none. A target that knows only an
+    /// earlier one has lost what it had stored.
     pub previous: u64,
     /// When it was taken.
     pub taken_at: Timestamp,
@@ -225,31 +226,31 @@ pub struct Parcel {
 }
 
 impl Parcel {
-    /// The first thing in which a parcel that was read back differs from the one that was put, or `None`.
-    /// Moments are compared by the second, which is what asynq's format keeps of them. What a run changes is
-    /// left out if the task has left the state in which it was put, or may have been there and back.
+    /// The first thing in which a parcel that was read back differs from the one that was put a moment ago, or
+    /// `None`. Moments are compared by the second, which is what asynq's format keeps of them. What a run
+    /// changes, and what another program may leave out when it writes a task, is left out if the task
+    /// [has gone on](Self::has_gone_on).
     ///
     /// ```
-    /// use outlast_core::porter::{Parcel, Since};
+    /// use outlast_core::porter::Parcel;
     /// use outlast_core::{QueueName, TaskId, TaskRecord, TaskType, Timestamp};
     /// let task = TaskRecord::new(
     ///     QueueName::default_queue(), TaskId::new("a")?, TaskType::new("t")?, "one".into());
     /// let put = Parcel::new(task, Timestamp::from_seconds(1));
     /// let mut found = put.clone();
-    /// assert_eq!(put.difference(&found, Since::JustNow), None);
+    /// assert_eq!(put.difference(&found), None);
     /// found.task.payload = "two".into();
-    /// assert_eq!(put.difference(&found, Since::JustNow), Some("payload"));
+    /// assert_eq!(put.difference(&found), Some("payload"));
     /// # Ok::<(), outlast_core::NameError>(())
     /// ```
     #[must_use]
-    pub fn difference(&self, found: &Parcel, since: Since) -> Option<&'static str> {
+    pub fn difference(&self, found: &Parcel) -> Option<&'static str> {
         let (put, got) = (&self.task, &found.task);
         let group = |parcel: &Parcel| parcel.task.group.clone().filter(|_| parcel.joins_group);
         let lasting = [
             ("id", put.id == got.id),
             ("type", put.task_type == got.task_type),
             ("payload", put.payload == got.payload),
-            ("headers", put.headers == got.headers),
             ("max_retry", put.max_retry == got.max_retry),
             ("timeout", put.timeout == got.timeout),
             ("deadline", same(put.deadline, got.deadline)),
@@ -257,23 +258,26 @@ impl Parcel {
             ("group", group(self) == group(found)),
             ("enqueued_at", same(put.enqueued_at, got.enqueued_at)),
             ("unique lock", digest(self) == digest(found)),
-            ("unknown fields", self.unknown == found.unknown),
         ];
-        let passing = || {
-            [
-                ("moment", same(Some(self.at), Some(found.at))),
-                ("retried", put.retried == got.retried),
-                ("losses", put.losses == got.losses),
-                ("last_error", put.last_error == got.last_error),
-                ("last_failed_at", same(put.last_failed_at, got.last_failed_at)),
-                ("completed_at", same(put.completed_at, got.completed_at)),
-                ("result", put.result == got.result),
-            ]
-        };
+        let passing = [
+            ("headers", put.headers == got.headers),
+            ("unknown fields", self.unknown == found.unknown),
+            ("losses", put.losses == got.losses),
+            ("last_error", put.last_error == got.last_error),
+            ("last_failed_at", same(put.last_failed_at, got.last_failed_at)),
+            ("completed_at", same(put.completed_at, got.completed_at)),
+            ("result", put.result == got.result),
+        ];
         let differs = |pairs: &[(&'static str, bool)]| pairs.iter().find(|p| !p.1).map(|p| p.0);
-        let stayed = put.state == got.state && put.retried == got.retried;
-        let stayed = stayed && since == Since::JustNow;
-        differs(&lasting).or_else(|| differs(&passing()).filter(|_| stayed))
+        differs(&lasting).or_else(|| differs(&passing).filter(|_| !self.has_gone_on(found)))
+    }
+
+    /// True if something has been done with a parcel that was read back since it was put: it is in another
+    /// state, has been retried, or another moment goes with its state.
+    #[must_use]
+    pub fn has_gone_on(&self, found: &Parcel) -> bool {
+        let (put, got) = (&self.task, &found.task);
+        put.state != got.state || put.retried != got.retried || !same(Some(self.at), Some(found.at))
     }
 
     /// A parcel of a task without a lock.
@@ -282,15 +286,6 @@ impl Parcel {
         let joins_group = task.group.is_some();
         Self { task, at, joins_group, lock: None, unknown: Bytes::new() }
     }
-}
-
-/// How long ago a parcel was put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
-    /// A moment ago: a task in the state in which it was put has not been started.
-    JustNow,
-    /// Nobody knows: it may have run, failed and be in that state again.
-    Long,
 }
 
 fn same(one: Option<Timestamp>, other: Option<Timestamp>) -> bool {
@@ -332,6 +327,15 @@ pub enum Conclusion {
     },
     /// All of it is given back, the counters, too.
     GivenBack,
+}
+
+/// What became of a conclusion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Concluded {
+    /// The batch has ended by it.
+    Ended,
+    /// Nothing was done: no batch of this stamp is on its way.
+    NotOnItsWay,
 }
 
 /// What became of a parcel.

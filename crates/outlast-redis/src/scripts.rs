@@ -111,10 +111,10 @@ scripts! {
     CONTROL_REMOVE = Optional ["control_remove"];
     HEALTH = Needed ["health"];
     PERMISSIONS = Untouched ["permissions"];
-    PORTER_TAKE = Optional ["porter_row", "porter_take"];
+    PORTER_TAKE = Optional ["record", "porter_row", "porter_take"];
     PORTER_PUT = Needed ["session", "porter_put"];
-    PORTER_CONCLUDE = Optional ["message", "lock", "porter_conclude"];
-    PORTER_LOOK = Optional ["inspect_place", "porter_row", "porter_look"];
+    PORTER_CONCLUDE = Optional ["record", "message", "lock", "porter_conclude"];
+    PORTER_LOOK = Optional ["record", "inspect_place", "porter_row", "porter_look"];
     FSCK_MEMBERS = Optional ["fsck_members"];
     FSCK_LOOK = Optional ["fsck_look"];
     FSCK_TASK = Optional ["message", "fsck_place", "fsck_put", "fsck_task"];

@@ -125,7 +125,8 @@ impl std::fmt::Debug for Migration {
 }
 
 /// Gives the batch of a queue that is on its way back to the source, wherever it was going: for a target
-/// that is gone. Tasks of it that the target has stored are then at both ends. Answers how many there were.
+/// that is gone, when no mover runs. Tasks of it that the target has stored are then at both ends. Answers how
+/// many there were.
 ///
 /// # Errors
 /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a broker that cannot be moved; otherwise what it

@@ -41,7 +41,7 @@ pub(crate) struct MigrateArgs {
     /// Tasks a second at most, so that both brokers have time for others
     #[arg(long, value_name = "TASKS", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// Put the batch that is on its way back into the source, for a target that is gone
+    /// Put the batch that is on its way back into the source, for a target that is gone; no migrate may run
     #[arg(long, conflicts_with_all = ["to", "dry_run"])]
     give_back: bool,
 }
@@ -55,6 +55,7 @@ struct Line {
     stored: u64,
     verified: u64,
     started: u64,
+    changed: u64,
     refused: u64,
     left: u64,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -72,10 +73,17 @@ struct Named {
 
 impl Row for Line {
     const HEAD: &'static [&'static str] =
-        &["queue", "state", "taken", "stored", "verified", "started", "refused", "left"];
+        &["queue", "state", "taken", "stored", "verified", "started", "changed", "refused", "left"];
     fn cells(&self) -> Vec<String> {
-        let counts =
-            [self.taken, self.stored, self.verified, self.started, self.refused, self.left];
+        let counts = [
+            self.taken,
+            self.stored,
+            self.verified,
+            self.started,
+            self.changed,
+            self.refused,
+            self.left,
+        ];
         let names = [self.queue.clone(), self.state.clone()];
         names.into_iter().chain(counts.map(|count| count.to_string())).collect()
     }
@@ -191,6 +199,12 @@ async fn give_back(from: &Connection, queues: &[QueueStats]) -> Outcome {
         tasks += migration::give_back(from, &stats.queue).await?;
     }
     eprintln!("{tasks} tasks given back to where they were");
+    if tasks > 0 {
+        eprintln!(
+            "outlast: a migrate that was still running has them in its hands, and may put them into its \
+             target: it fails and says so"
+        );
+    }
     Ok(Exit::Done)
 }
 
@@ -344,6 +358,7 @@ impl Lane {
             stored: count.stored,
             verified: count.verified,
             started: count.gone,
+            changed: count.changed,
             refused: count.refused,
             left: 0,
             refusals,

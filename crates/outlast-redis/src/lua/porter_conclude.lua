@@ -22,43 +22,48 @@ local function forget(id)
   unlock(lock, id)
   call('DEL', key)
 end
-local function give_back(id, state, score)
-  local key = P .. 't:' .. id
+local function give_back(id, state, score, group)
   if state == 'pending' then
     call('RPUSH', KEYS[4], id)
   elseif state == 'aggregating' then
-    local group = call('HGET', key, 'group') or ''
     call('ZADD', P .. 'g:' .. group, score, id)
     call('SADD', KEYS[9], group)
     call('SADD', KEYS[10], group)
   else
     call('ZADD', sorted[state], score, id)
   end
-  if call('EXISTS', key) == 1 then call('HSET', key, 'state', state) end
 end
 
-local kept, back = call('HGETALL', KEYS[2]), {}
+local kept, gone, back = call('HGETALL', KEYS[2]), {}, {}
 for at = 1, #kept, 2 do
-  local group = call('HGET', P .. 't:' .. kept[at], 'group')
-  if group then call('ZCARD', P .. 'g:' .. group) end
-end
-for at = 1, #kept, 2 do
-  local nth, state, score = string.match(kept[at + 1], '^(%d+) (%S+) (%S+)$')
-  if stored[kept[at]] then
-    forget(kept[at])
-  else
-    back[#back + 1] = {tonumber(nth), kept[at], state, score}
+  local id = kept[at]
+  local key = P .. 't:' .. id
+  local nth, state, score, group = string.match(kept[at + 1], '^(%d+) (%S+) (%S+) ?(.*)$')
+  if state == 'aggregating' then call('ZCARD', P .. 'g:' .. group) end
+  local now = read_record('HGET', key, 'state')
+  if now == 'outgoing' then
+    if stored[id] then gone[#gone + 1] = id else back[#back + 1] = {tonumber(nth), id, state, score, group, key} end
+  elseif not now and not stored[id] then
+    -- No record, or data of another program: the place in the list goes back, nothing else.
+    back[#back + 1] = {tonumber(nth), id, state, score, group}
   end
+  -- Any other state: the id was a ghost's, and a new task has it, which is where it belongs.
 end
+for _, id in ipairs(gone) do forget(id) end
 -- The first of the line goes back last, to the very end from which tasks are taken.
 table.sort(back, function(one, two) return one[1] > two[1] end)
-for _, task in ipairs(back) do give_back(task[2], task[3], task[4]) end
+for _, task in ipairs(back) do
+  give_back(task[2], task[3], task[4], task[5])
+  if task[6] then call('HSET', task[6], 'state', task[3]) end
+end
 if ARGV[5] == '1' then
   local counts = call('HGETALL', KEYS[3])
   for at = 1, #counts, 2 do
     call('INCRBY', P .. counts[at], counts[at + 1])
     if string.find(counts[at], ':', 1, true) then call('EXPIRE', P .. counts[at], ARGV[4]) end
   end
+else
+  call('HSET', KEYS[1], 'before', head[2])
 end
 call('DEL', KEYS[2], KEYS[3])
 call('HDEL', KEYS[1], 'at')

@@ -2,22 +2,24 @@
 -- ids stay taken; the state in them is `outgoing`, which no verb knows (no transition: they leave, or come back as they were).
 -- KEYS[1] the queue's move, [2] the tasks on their way, [3] the counters on their way, [4] pending, [5] scheduled, [6] retry,
 -- [7] archived, [8] completed, [9] groups, [10] groups that have been seen, [11...] the counters. ARGV[1] the prefix of the queue's
--- keys, [2] the target ('': only what is on its way is asked for), [3] the name of a new session, [4] now in ms, [5] tasks at most, [6] bytes after which no further task is
--- taken, [7] how many counters, then their names, then ids to be passed over.
--- Answers {'E'} there is nothing, {'T', target} a batch is on its way to another target, or {'B', session, number, the number before,
--- taken at, rows as in porter_row.lua, counters}. Only what is answered is read: a step is bounded by its arguments.
+-- keys, [2] the target ('': only what is on its way is asked for), [3] the name of a new session, [4] now in ms, [5] tasks at most,
+-- [6] bytes after which no further task is taken, [7] how many counters, then their names, then ids to be passed over.
+-- Answers {'E'} there is nothing, {'T', target} a batch is on its way to another target, or {'B', session, number, the number of the
+-- last one that was stored, taken at, rows as in porter_row.lua, counters}. Only what is answered is read: a step is bounded by its arguments.
 local P = ARGV[1]
 local function answer()
   local kept, rows = call('HGETALL', KEYS[2]), {}
   for at = 1, #kept, 2 do
-    local nth, state, score = string.match(kept[at + 1], '^(%d+) (%S+) (%S+)$')
-    rows[tonumber(nth)] = row_of(P, kept[at], state, score)
+    local nth, state, score = string.match(kept[at + 1], '^(%d+) (%S+) (%S+)')
+    -- A ghost was taken, and its id has been given to another task since: that one does not travel.
+    local is_ours = read_record('HGET', P .. 't:' .. kept[at], 'state') == 'outgoing'
+    rows[tonumber(nth)] = is_ours and row_of(P, kept[at], state, score) or {kept[at], state, score}
   end
   local head = call('HMGET', KEYS[1], 's', 'n', 'before', 'at')
   return {'B', head[1], head[2], head[3], head[4], rows, call('HGETALL', KEYS[3])}
 end
 
-local before = call('HMGET', KEYS[1], 'to', 's', 'n', 'at')
+local before = call('HMGET', KEYS[1], 'to', 's', 'n', 'at', 'before')
 if before[4] then
   if ARGV[2] ~= '' and before[1] ~= ARGV[2] then return {'T', before[1]} end
   return answer()
@@ -36,12 +38,12 @@ for at = 8 + counters, #ARGV do passed[ARGV[at]] = true end
 local picked, seen, bytes, leaving = {}, {}, 0, {}
 local function is_full() return #picked >= most or bytes >= bytes_max end
 -- True if the task goes with the batch.
-local function pick(id, state, score)
+local function pick(id, state, score, group)
   if passed[id] or is_full() then return false end
   if not seen[id] then
     local key = P .. 't:' .. id
-    bytes = bytes + call('HSTRLEN', key, 'msg') + call('HSTRLEN', key, 'result')
-    picked[#picked + 1] = {id, state, score}
+    bytes = bytes + (read_record('HSTRLEN', key, 'msg') or 0) + (read_record('HSTRLEN', key, 'result') or 0)
+    picked[#picked + 1] = {id, state, score, group or ''}
     seen[id] = true
   end
   return true
@@ -54,18 +56,18 @@ local function pick_pending()
     if pick(ids[at], 'pending', '-') then line[#line + 1] = ids[at] else is_stretch = false end
   end
 end
-local function pick_sorted(set, state)
+local function pick_sorted(set, state, group)
   if is_full() then return end
   local found = call('ZRANGE', set, 0, most + passes - 1, 'WITHSCORES')
   for at = 1, #found, 2 do
-    if pick(found[at], state, found[at + 1]) then leaving[#leaving + 1] = {set, found[at]} end
+    if pick(found[at], state, found[at + 1], group) then leaving[#leaving + 1] = {set, found[at]} end
   end
 end
 local groups = {}
 local function pick_members(listed)
   for _, group in ipairs(call('SRANDMEMBER', listed, most + passes)) do
     if is_full() then return end
-    pick_sorted(P .. 'g:' .. group, 'aggregating')
+    pick_sorted(P .. 'g:' .. group, 'aggregating', group)
     groups[#groups + 1] = group
   end
 end
@@ -86,6 +88,8 @@ if not picked[1] then
   if not counts[1] then return {'E'} end
 end
 
+-- Left by a move that somebody else has deleted.
+call('DEL', KEYS[2], KEYS[3])
 if line[1] and is_stretch then
   call('LTRIM', KEYS[4], 0, -#line - 1)
 else
@@ -105,13 +109,13 @@ for _, count in ipairs(counts) do
 end
 for nth, task in ipairs(picked) do
   local key = P .. 't:' .. task[1]
-  call('HSET', KEYS[2], task[1], nth .. ' ' .. task[2] .. ' ' .. task[3])
-  -- A ghost has no record: it gets none.
-  if call('EXISTS', key) == 1 then call('HSET', key, 'state', 'outgoing') end
+  call('HSET', KEYS[2], task[1], nth .. ' ' .. task[2] .. ' ' .. task[3] .. ' ' .. task[4])
+  -- A ghost has no record: it gets none. Data of another program is left alone.
+  if (read_record('HLEN', key) or 0) > 0 then call('HSET', key, 'state', 'outgoing') end
 end
 local is_same = before[1] == ARGV[2]
 local last = is_same and tonumber(before[3]) or 0
 local number = string.format('%.0f', math.max(last + 1, tonumber(ARGV[4])))
 call('HSET', KEYS[1], 'to', ARGV[2], 's', is_same and before[2] or ARGV[3], 'n', number,
-  'before', string.format('%.0f', last), 'at', ARGV[4])
+  'before', is_same and before[5] or '0', 'at', ARGV[4])
 return answer()

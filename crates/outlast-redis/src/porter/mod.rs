@@ -8,7 +8,7 @@ mod take;
 
 use async_trait::async_trait;
 use outlast_core::inspect::ScheduleState;
-use outlast_core::porter::{Batch, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
+use outlast_core::porter::{Batch, Concluded, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
 use outlast_core::{BrokerError, Cursor, Page, Porter, QueueName, Stamp, TaskId, Timestamp};
 
 use crate::broker::RedisBroker;
@@ -40,7 +40,7 @@ impl Porter for RedisBroker {
         stamp: Stamp,
         _: Timestamp,
         end: &Conclusion,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Concluded, BrokerError> {
         self.inner.conclude_batch(queue, stamp, end).await
     }
 

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use outlast_core::limits::{STATS_DAYS, check_batch};
-use outlast_core::porter::{Batch, Conclusion, Counts, DayCount, Load, Order, Parcel, stamp_at};
+use outlast_core::porter::{
+    Batch, Concluded, Conclusion, Counts, DayCount, Load, Order, Parcel, stamp_at,
+};
 use outlast_core::{BrokerError, Kind, QueueName, SessionId, Stamp, TaskId, Timestamp};
 use redis::Value;
 
@@ -79,7 +81,7 @@ impl Inner {
         queue: &QueueName,
         stamp: Stamp,
         end: &Conclusion,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Concluded, BrokerError> {
         let keys = self.root.queue(queue);
         let mut call = Call::new(&PORTER_CONCLUDE, collections(&keys));
         call.text(keys.prefix()).text(session_text(stamp.session)).text(stamp.seq.to_string());
@@ -95,9 +97,9 @@ impl Inner {
                 }
             }
         }
-        self.admin.script(&call).await?;
+        let is_ended = answer::int(self.admin.script(&call).await?)? == 1;
         self.hub.used(queue);
-        Ok(())
+        Ok(if is_ended { Concluded::Ended } else { Concluded::NotOnItsWay })
     }
 
     /// Tasks as they would travel; see [`outlast_core::Porter::parcels`].

@@ -3,7 +3,7 @@
 -- What the wire format of another broker has of a task beyond what this version knows.
 ALTER TABLE task ADD COLUMN unknown BLOB;
 
--- The session of a queue's moves, its latest batch and the one before. `taken_at` is NULL unless that batch is on its way.
+-- The session of a queue's moves, its latest batch (`seq`) and the last one before it that was stored (`previous`). `taken_at` is NULL unless that batch is on its way.
 -- `counts` are the counters that are in it, as JSON.
 CREATE TABLE move (
     queue    INTEGER PRIMARY KEY,

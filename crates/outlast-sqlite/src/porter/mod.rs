@@ -10,7 +10,7 @@ mod take;
 use async_trait::async_trait;
 use outlast_core::inspect::ScheduleState;
 use outlast_core::limits::check_batch;
-use outlast_core::porter::{Batch, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
+use outlast_core::porter::{Batch, Concluded, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
 use outlast_core::{BrokerError, Cursor, Page, Porter, QueueName, Stamp, TaskId, Timestamp};
 
 use crate::broker::SqliteBroker;
@@ -57,7 +57,7 @@ impl Porter for SqliteBroker {
         stamp: Stamp,
         now: Timestamp,
         end: &Conclusion,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Concluded, BrokerError> {
         let (queue, end) = (queue.clone(), end.clone());
         let weight = outlast_core::limits::BATCH_TASKS_MAX;
         self.write("could not conclude a batch", weight, move |tx| {

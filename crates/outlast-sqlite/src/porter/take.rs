@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 use outlast_core::porter::stamp_at;
 use outlast_core::porter::{
-    Batch, Conclusion, Counts, DayCount, Load, Lock, MOVED_STATES, Order, Parcel,
+    Batch, Concluded, Conclusion, Counts, DayCount, Load, Lock, MOVED_STATES, Order, Parcel,
 };
 use outlast_core::{
     BrokerError, Epoch, Kind, QueueName, SessionId, Stamp, TaskId, TaskState, Timestamp,
@@ -19,12 +19,16 @@ use crate::tally::Q;
 use crate::writer::Tx;
 use crate::{groups, moves};
 
-/// Tasks of a queue that are on their way.
+/// Tasks of a queue that are on their way, at least one where only counters are; zero if no batch is.
 pub(crate) fn outgoing(conn: &Connection, qid: i64) -> rusqlite::Result<u64> {
-    let count: i64 = conn
-        .prepare_cached("SELECT count(*) FROM outgoing WHERE queue = ?1")?
-        .query_row([qid], |row| row.get(0))?;
-    Ok(count.unsigned_abs())
+    let count: Option<i64> = conn
+        .prepare_cached(
+            "SELECT max(1, (SELECT count(*) FROM outgoing WHERE queue = ?1)) FROM move \
+             WHERE queue = ?1 AND taken_at IS NOT NULL",
+        )?
+        .query_row([qid], |row| row.get(0))
+        .optional()?;
+    Ok(count.map_or(0, i64::unsigned_abs))
 }
 
 /// The row of `move`: the latest batch of a queue.
@@ -111,13 +115,14 @@ pub(super) fn take(
     }
     take_out(tx, q, &picked)?;
     let same = before.filter(|latest| latest.target == *target);
-    let (session, last) = same.map_or((order.session, 0), |latest| (latest.session, latest.seq));
+    let (session, last, previous) =
+        same.map_or((order.session, 0, 0), |latest| (latest.session, latest.seq, latest.previous));
     let stamp = stamp_at(session, last, now);
     let latest = Latest {
         target: target.clone(),
         session,
         seq: stamp.seq,
-        previous: last,
+        previous,
         taken_at: Some(now),
         counts,
     };
@@ -335,18 +340,20 @@ pub(super) fn conclude(
     stamp: &Stamp,
     now: Timestamp,
     end: &Conclusion,
-) -> Result<(), Fail> {
-    let Some(q) = tx.tally.find(tx.conn, queue)? else { return Ok(()) };
+) -> Result<Concluded, Fail> {
+    let Some(q) = tx.tally.find(tx.conn, queue)? else { return Ok(Concluded::NotOnItsWay) };
     let qid = tx.tally.qid(q);
-    let Some(latest) = Latest::read(tx.conn, qid)? else { return Ok(()) };
-    if latest.taken_at.is_none() || (latest.session, latest.seq) != (stamp.session, stamp.seq) {
-        return Ok(());
-    }
-    let stored: HashSet<&str> = match end {
-        Conclusion::Stored { ids } => ids.iter().map(TaskId::as_str).collect(),
+    let is_meant = |latest: &Latest| {
+        latest.taken_at.is_some() && (latest.session, latest.seq) == (stamp.session, stamp.seq)
+    };
+    let Some(latest) = Latest::read(tx.conn, qid)?.filter(is_meant) else {
+        return Ok(Concluded::NotOnItsWay);
+    };
+    let (stored, previous): (HashSet<&str>, u64) = match end {
+        Conclusion::Stored { ids } => (ids.iter().map(TaskId::as_str).collect(), latest.seq),
         Conclusion::GivenBack => {
             super::put::add_counts(tx, q, &latest.counts)?;
-            HashSet::new()
+            (HashSet::new(), latest.previous)
         }
     };
     let mut back = Vec::new();
@@ -378,5 +385,6 @@ pub(super) fn conclude(
         tx.due(queue, now.as_millis());
     }
     tx.conn.prepare_cached("DELETE FROM outgoing WHERE queue = ?1")?.execute([qid])?;
-    Latest { taken_at: None, counts: Counts::default(), ..latest }.keep(tx.conn, qid)
+    Latest { taken_at: None, counts: Counts::default(), previous, ..latest }.keep(tx.conn, qid)?;
+    Ok(Concluded::Ended)
 }

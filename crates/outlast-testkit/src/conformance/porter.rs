@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outlast_core::porter::{
-    Batch, Conclusion, Counts, Delivered, Load, MOVED_STATES, OnceKey, Order, Parcel, Porter,
-    PutVerdict, Since,
+    Batch, Concluded, Conclusion, Counts, Delivered, Load, MOVED_STATES, OnceKey, Order, Parcel,
+    Porter, PutVerdict,
 };
 use outlast_core::{
     Action, Controlled, EnqueueVerdict, Epoch, Kind, NewTask, PageRequest, QueueControl,
@@ -66,8 +66,12 @@ impl Ends {
     }
 
     async fn end(&self, c: &Case, batch: &Batch, end: &Conclusion) {
+        assert_eq!(self.try_end(c, batch, end).await, Concluded::Ended);
+    }
+
+    async fn try_end(&self, c: &Case, batch: &Batch, end: &Conclusion) -> Concluded {
         let concluded = self.source.conclude(&c.queue, batch.stamp, t(3), end).await;
-        concluded.expect("the batch is concluded");
+        concluded.expect("the conclusion is answered")
     }
 
     /// Moves all that there is, of which nothing may be refused.
@@ -266,8 +270,8 @@ pub async fn what_is_refused_goes_back_to_where_it_was(c: &Case) {
     let found = ends.source.parcels(&c.queue, &named, t(3)).await.expect("is answered");
     for (was, is) in parcels.iter().zip(found) {
         let is = is.expect("is there again");
-        assert_eq!(was.difference(&is, Since::JustNow), None, "{}", was.task.id);
-        assert_eq!(was.task.state, is.task.state);
+        assert_eq!(was.difference(&is), None, "{}", was.task.id);
+        assert!(!was.has_gone_on(&is), "{}", was.task.id);
     }
     let group = c.claim_group(t(60), &policy("g", 1)).await.expect("the group is ready again");
     assert_eq!(ids_of_group(&group), ["aggregating"]);
@@ -300,11 +304,12 @@ pub async fn a_conclusion_repeated_or_too_late_does_nothing(c: &Case) {
     c.accept(t(0), tasks(&["a", "b"])).await;
     let first = ends.take(c, t(1)).await;
     ends.conclude(c, &first, &["a"]).await;
-    ends.conclude(c, &first, &[]).await;
+    let late = Conclusion::Stored { ids: vec![id("a")] };
+    assert_eq!(ends.try_end(c, &first, &late).await, Concluded::NotOnItsWay);
     assert_eq!(c.ids(TaskState::Pending).await, ["a", "b"]);
     let second = ends.take(c, t(1)).await;
     assert!(second.stamp.seq > first.stamp.seq, "a number is given once");
-    ends.conclude(c, &first, &[]).await;
+    assert_eq!(ends.try_end(c, &first, &late).await, Concluded::NotOnItsWay);
     assert_eq!(names(&ends.take(c, t(2)).await), ["a"], "is still on its way");
 }
 
@@ -339,8 +344,9 @@ pub async fn a_round_trip_keeps_everything(c: &Case) {
     let found = ends.target.parcels(&c.queue, &named, t(4)).await.expect("is answered");
     for (was, is) in there.iter().zip(found) {
         let is = is.expect("is there again");
-        assert_eq!(was.difference(&is, Since::JustNow), None, "{}", was.task.id);
-        assert_eq!((was.task.state, was.joins_group), (is.task.state, is.joins_group));
+        assert_eq!(was.difference(&is), None, "{}", was.task.id);
+        assert!(!was.has_gone_on(&is), "{}", was.task.id);
+        assert_eq!(was.joins_group, is.joins_group);
         let held = |parcel: &Parcel| parcel.lock.as_ref().map(|lock| lock.held_until.is_some());
         assert_eq!(held(was), held(&is), "{}", was.task.id);
     }
@@ -445,6 +451,8 @@ pub async fn a_batch_that_is_given_back_leaves_everything_as_it_was(c: &Case) {
     ends.order.except = batch.load.parcels.iter().map(|one| one.task.id.clone()).collect();
     let counters = ends.take(c, t(3)).await;
     assert_eq!(counters.load.parcels, []);
+    assert_eq!(counters.previous, 0, "what was given back was not stored");
+    assert!(counters.stamp.seq > batch.stamp.seq, "a number is given once");
     ends.end(c, &counters, &Conclusion::GivenBack).await;
     assert_eq!(counts(c, t(3)).await, before);
     let history = c.inspect.history(&c.queue, t(3), 1).await.expect("is answered");
@@ -502,7 +510,15 @@ pub async fn a_queue_with_a_batch_on_its_way_is_not_removed(c: &Case) {
         assert!(matches!(refused, Controlled::NotEmpty { tasks: 1.. }), "{control:?}: {refused:?}");
     }
     ends.conclude(c, &batch, &["a"]).await;
-    assert_eq!(ids_of(&c.claim(t(3), 1).await), ["a"]);
+    let running = c.claim_one(t(3)).await;
+    c.finish(t(4), &running, done()).await;
+    let counters = ends.take(c, t(5)).await;
+    for control in [QueueControl::RemoveIfEmpty, QueueControl::RemoveWithTasks] {
+        let refused = c.inspect.control(&c.queue, control, t(6)).await.expect("is answered");
+        assert!(matches!(refused, Controlled::NotEmpty { .. }), "{control:?}: {refused:?}");
+    }
+    ends.end(c, &counters, &Conclusion::GivenBack).await;
+    assert_eq!(c.stats(t(6)).await.processed_total, 1);
 }
 
 pub async fn a_queue_that_is_not_there_has_nothing_to_move(c: &Case) {
@@ -530,7 +546,8 @@ pub async fn what_this_version_does_not_know_of_a_task_is_kept(c: &Case) {
     assert_eq!(moved[0].unknown, parcel.unknown);
     let found = ends.target.parcels(&c.queue, &[id("a")], t(3)).await.expect("is answered");
     let found = found[0].as_ref().expect("is there");
-    assert_eq!(parcel.difference(found, Since::JustNow), None);
+    assert_eq!(parcel.difference(found), None);
+    assert!(!parcel.has_gone_on(found));
     assert_eq!(found.unknown, parcel.unknown);
 }
 

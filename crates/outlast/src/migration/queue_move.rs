@@ -1,9 +1,11 @@
 //! One queue on its way: a batch at a time, each read back from the target before the source forgets it.
 
+use std::time::Duration;
+
 use outlast_core::broker::Recovery;
 use outlast_core::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, SWEEP_MAX};
 use outlast_core::porter::{
-    Batch, Conclusion, Delivered, MOVE_TTL, Order, Parcel, PutVerdict, REFUSED_MAX, Since,
+    Batch, Concluded, Conclusion, Delivered, MOVE_TTL, Order, Parcel, PutVerdict, REFUSED_MAX,
 };
 use outlast_core::{
     Cursor, Epoch, QueueControl, QueueName, QueueStats, SessionId, SweepBudget, TaskId, TaskState,
@@ -13,6 +15,10 @@ use outlast_core::{
 use super::Migration;
 use super::report::{Mismatch, Moved, Refused};
 use crate::error::{Error, Result};
+
+/// A batch that was taken longer ago is asked for again before it is put: longer than a mover that is well has
+/// one in its hands before that, and short beside the time that a person takes to give one back.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// The move of one queue. Dropped anywhere, another one goes on where it stopped.
 #[derive(Debug)]
@@ -66,7 +72,8 @@ impl QueueMove {
     /// # Errors
     /// What the brokers answer; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if a batch is on its way to
     /// another target, if it was begun so long ago that the target no longer knows it, if too many tasks were
-    /// refused, or if what was read back is not what was put: then the source still has it.
+    /// refused, if somebody else has ended the batch meanwhile, or if what was read back is not what was put: then
+    /// the source still has it.
     pub async fn step(&mut self) -> Result<Step> {
         if !self.is_begun {
             self.copy_pause().await?;
@@ -157,12 +164,19 @@ impl QueueMove {
                 self.queue, batch.taken_at
             )));
         }
+        if now.since(batch.taken_at) > FRESH {
+            self.check_is_on_its_way(batch).await?;
+        }
         let delivered = migration.target.put(&self.queue, batch.stamp, now, &batch.load).await?;
         let mut moved = judged(batch, &delivered);
         self.verify(batch, &delivered, &mut moved).await?;
         let ids = stored_of(batch, &delivered).map(|parcel| parcel.task.id.clone()).collect();
         let end = Conclusion::Stored { ids };
-        migration.source.conclude(&self.queue, batch.stamp, migration.now(), &end).await?;
+        let now = migration.now();
+        match migration.source.conclude(&self.queue, batch.stamp, now, &end).await? {
+            Concluded::Ended => {}
+            Concluded::NotOnItsWay => return Err(ended_elsewhere(&self.queue, AtTarget::Stored)),
+        }
         for task in &moved.refused {
             if self.refused.iter().any(|(id, _)| *id == task.id) {
                 return Err(Error::invalid(format!(
@@ -173,6 +187,17 @@ impl QueueMove {
             self.refused.push((task.id.clone(), task.state));
         }
         Ok(moved)
+    }
+
+    /// Asks again for a batch that was not taken just now: it may have been given back since.
+    async fn check_is_on_its_way(&self, batch: &Batch) -> Result<()> {
+        let (migration, asked) = (&self.migration, order(None, Vec::new()));
+        let now = migration.now();
+        let found = migration.source.take(&self.queue, &asked, now).await?;
+        match found.filter(|found| found.stamp == batch.stamp) {
+            Some(_) => Ok(()),
+            None => Err(ended_elsewhere(&self.queue, AtTarget::NotStored)),
+        }
     }
 
     /// Reads back what was stored. What differs stays at the source, which then still has the batch.
@@ -187,14 +212,15 @@ impl QueueMove {
         let is_paused = to.inspect.queue(&self.queue, now).await?;
         let is_paused = is_paused.is_some_and(|stats| stats.paused_since.is_some());
         let found = self.migration.target.parcels(&self.queue, &ids, now).await?;
-        let since = if delivered.is_repeat { Since::Long } else { Since::JustNow };
         for (put, found) in stored.into_iter().zip(found) {
             let count = moved.of(put.task.state);
             match found {
-                Some(found) => match put.difference(&found, since) {
+                Some(found) => match put.difference(&found) {
+                    // The target's record says that it was stored: what it is now is what became of it.
+                    Some(_) if delivered.is_repeat => count.changed += 1,
                     Some(what) => return Err(differs(&self.queue, &put.task.id, what)),
-                    None if found.task.state == put.task.state => count.verified += 1,
-                    None => count.gone += 1,
+                    None if put.has_gone_on(&found) => count.gone += 1,
+                    None => count.verified += 1,
                 },
                 None => {
                     count.gone += 1;
@@ -213,8 +239,27 @@ impl QueueMove {
 fn differs(queue: &QueueName, id: &TaskId, what: &str) -> Error {
     Error::invalid(format!(
         "task {id} of queue {queue} differs in the target from what was put there (its {what}): the source \
-         still has the batch; correct or delete the task there, or give the batch back"
+         still has the batch; look at the task there: moving on takes it as it is there, and giving the batch \
+         back leaves the tasks at both ends"
     ))
+}
+
+/// Whether a batch had been put when it turned out that it was ended.
+#[derive(Clone, Copy)]
+enum AtTarget {
+    Stored,
+    NotStored,
+}
+
+fn ended_elsewhere(queue: &QueueName, at_target: AtTarget) -> Error {
+    let (when, what) = match at_target {
+        AtTarget::Stored => (
+            "after the target had stored it",
+            "if that was another mover, all is well; if it was given back, its tasks are at both ends now",
+        ),
+        AtTarget::NotStored => ("before this one had put it", "nothing of it was put"),
+    };
+    Error::invalid(format!("queue {queue}: the batch was ended by somebody else {when}: {what}"))
 }
 
 /// What the target says to a batch.

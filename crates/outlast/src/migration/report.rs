@@ -38,6 +38,8 @@ pub struct StateCount {
     pub verified: u64,
     /// Of those, started or finished before they could be read back.
     pub gone: u64,
+    /// Of those, changed in the target since an earlier run stored them.
+    pub changed: u64,
     /// Given back to the source.
     pub refused: u64,
 }
@@ -77,6 +79,7 @@ impl Moved {
             sum.stored += count.stored;
             sum.verified += count.verified;
             sum.gone += count.gone;
+            sum.changed += count.changed;
             sum.refused += count.refused;
         }
         self.refused.extend(other.refused);

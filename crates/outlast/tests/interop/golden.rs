@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use outlast::broker::porter::{MOVED_STATES, Parcel, Since};
+use outlast::broker::porter::{MOVED_STATES, Parcel};
 use outlast::migration::{Migration, Step};
 use outlast::{
     Clock, Connection, PageRequest, PriorityName, QueueName, ScheduleName, Selector, TaskId,
@@ -265,7 +265,7 @@ async fn the_tasks_of_go_programs_survive_a_move_to_an_embedded_broker_and_back(
                 stayed += 1;
                 continue;
             };
-            assert_eq!(was.difference(&is, Since::JustNow), None, "{}", was.task.id);
+            assert_eq!(was.difference(&is), None, "{}", was.task.id);
             assert_eq!(was.task.state, is.task.state);
             let held = |parcel: &Parcel| parcel.lock.as_ref().map(|lock| lock.held_until.is_some());
             assert_eq!(held(was), held(&is), "{}", was.task.id);

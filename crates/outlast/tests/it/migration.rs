@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use outlast::broker::porter::{Batch, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
+use outlast::broker::porter::{
+    Batch, Concluded, Conclusion, Delivered, Load, OnceKey, Order, Parcel,
+};
 use outlast::broker::{Porter, Stamp};
 use outlast::migration::{self, Migration, Moved, Step};
 use outlast::{
     Action, BrokerError, Clock, Connection, Cursor, ErrorKind, Kind, Missed, Page, PageRequest,
     QueueName, Schedule, ScheduleName, ScheduleState, Scheduler, Selector, TaskId, TaskInfo,
-    TaskRequest, TickRecord, Timestamp, Worker,
+    TaskRequest, TaskState, TickRecord, Timestamp, Worker,
 };
 use outlast_testkit::server::RedisServer;
 
@@ -32,8 +34,24 @@ struct Faulty {
     inner: Arc<dyn Porter>,
     fault: Fault,
     calls: Arc<AtomicUsize>,
+    trick: Trick,
+}
+
+/// What an end does that it should not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trick {
+    None,
     /// Finds nothing of what it has stored.
-    is_blind: bool,
+    IsBlind,
+    /// Stores something else than it was given.
+    Forges,
+    /// Gives a batch back before it is concluded, as somebody else may.
+    GivesBack,
+}
+
+fn tricky(at: &Connection, trick: Trick) -> Connection {
+    let (inner, calls) = (at.porter().unwrap(), Arc::default());
+    at.clone().with_porter(Arc::new(Faulty { inner, fault: NEVER, calls, trick }))
 }
 
 /// No call of this number is ever made.
@@ -79,7 +97,11 @@ impl Porter for Faulty {
         load: &Load,
     ) -> Result<Delivered, BrokerError> {
         let call = self.enter()?;
-        self.leave(call, self.inner.put(queue, stamp, now, load).await?)
+        let mut load = load.clone();
+        if self.trick == Trick::Forges {
+            load.parcels.iter_mut().for_each(|parcel| parcel.task.payload = "forged".into());
+        }
+        self.leave(call, self.inner.put(queue, stamp, now, &load).await?)
     }
 
     async fn conclude(
@@ -88,10 +110,13 @@ impl Porter for Faulty {
         stamp: Stamp,
         now: Timestamp,
         end: &Conclusion,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<Concluded, BrokerError> {
         let call = self.enter()?;
-        self.inner.conclude(queue, stamp, now, end).await?;
-        self.leave(call, ())
+        if self.trick == Trick::GivesBack {
+            self.inner.conclude(queue, stamp, now, &Conclusion::GivenBack).await?;
+        }
+        let concluded = self.inner.conclude(queue, stamp, now, end).await?;
+        self.leave(call, concluded)
     }
 
     async fn parcels(
@@ -102,7 +127,7 @@ impl Porter for Faulty {
     ) -> Result<Vec<Option<Parcel>>, BrokerError> {
         let call = self.enter()?;
         let found = self.inner.parcels(queue, ids, now).await?;
-        self.leave(call, if self.is_blind { vec![None; found.len()] } else { found })
+        self.leave(call, if self.trick == Trick::IsBlind { vec![None; found.len()] } else { found })
     }
 
     async fn once_keys(
@@ -180,7 +205,7 @@ async fn survives(from: Connection, to: Connection, fault: Fault) -> bool {
     let calls = Arc::new(AtomicUsize::new(0));
     let faulty = |at: &Connection| {
         let inner = at.porter().unwrap();
-        let faulty = Faulty { inner, fault, calls: calls.clone(), is_blind: false };
+        let faulty = Faulty { inner, fault, calls: calls.clone(), trick: Trick::None };
         at.clone().with_porter(Arc::new(faulty))
     };
     let first = move_all(&faulty(&from), &faulty(&to)).await;
@@ -345,8 +370,12 @@ async fn a_batch_whose_target_is_gone_is_given_back() {
         from.client().enqueue(TaskRequest::raw("t", "x").id(id)).await.unwrap();
     }
     let calls = Arc::default();
-    let faulty =
-        Faulty { inner: gone.porter().unwrap(), fault: Fault::Before(1), calls, is_blind: false };
+    let faulty = Faulty {
+        inner: gone.porter().unwrap(),
+        fault: Fault::Before(1),
+        calls,
+        trick: Trick::None,
+    };
     let failed = move_all(&from, &gone.with_porter(Arc::new(faulty))).await.unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::Broker(Kind::Ambiguous));
     let refused = move_all(&from, &to).await.unwrap_err();
@@ -371,28 +400,68 @@ async fn a_target_that_lost_what_it_had_stored_is_told_of() {
     }
 }
 
-#[tokio::test]
-async fn a_task_that_differs_in_the_target_is_not_forgotten_by_the_source() {
-    let (from, to) = (memory().await, memory().await);
+/// Stores a scheduled task `a` in the target, whose source is not told.
+async fn stored_and_not_told(from: &Connection, to: &Connection) {
     let later = TaskRequest::raw("t", "mine").id("a").delay(Duration::from_secs(600));
     from.client().enqueue(later).await.unwrap();
-    // The batch is stored, and the source is not told.
-    let faulty = |at: &Connection| {
-        let calls = Arc::default();
-        let faulty =
-            Faulty { inner: at.porter().unwrap(), fault: Fault::Before(2), calls, is_blind: false };
-        at.clone().with_porter(Arc::new(faulty))
-    };
-    move_all(&faulty(&from), &to).await.unwrap_err();
+    let inner = from.porter().unwrap();
+    let (fault, calls) = (Fault::Before(2), Arc::default());
+    let faulty = Faulty { inner, fault, calls, trick: Trick::None };
+    move_all(&from.clone().with_porter(Arc::new(faulty)), to).await.unwrap_err();
+}
+
+async fn act(at: &Connection, action: Action) {
     let selector = Selector::id(TaskId::new("a").unwrap());
-    let forged = Action::SetPayload("forged".into());
-    to.inspector().act(&queue(), &forged, &selector, &PageRequest::first(1)).await.unwrap();
-    let differs = move_all(&from, &to).await.unwrap_err();
+    at.inspector().act(&queue(), &action, &selector, &PageRequest::first(1)).await.unwrap();
+}
+
+async fn payload(at: &Connection) -> Vec<u8> {
+    at.inspector().task(&queue(), &TaskId::new("a").unwrap()).await.unwrap().payload.to_vec()
+}
+
+/// A move that went on took a new payload for damage, and stood still: what it asked for, to delete the task there or
+/// to give the batch back, lost the change or had the task twice.
+#[tokio::test]
+async fn what_was_changed_in_the_target_since_it_was_stored_stays_changed() {
+    let (from, to) = (memory().await, memory().await);
+    stored_and_not_told(&from, &to).await;
+    act(&to, Action::SetPayload("changed".into())).await;
+    let moved = move_all(&from, &to).await.unwrap();
+    let count = moved.states[&TaskState::Scheduled];
+    assert_eq!((count.stored, count.verified, count.changed), (1, 0, 1));
+    assert_eq!(payload(&to).await, b"changed");
+    assert_eq!(from.inspector().queue(&queue()).await.unwrap().size(), 0);
+}
+
+#[tokio::test]
+async fn a_task_of_the_same_id_that_came_after_the_stored_one_stops_no_move() {
+    let (from, to) = (memory().await, memory().await);
+    stored_and_not_told(&from, &to).await;
+    act(&to, Action::Delete).await;
+    to.client().enqueue(TaskRequest::raw("another", "theirs").id("a")).await.unwrap();
+    assert_eq!(move_all(&from, &to).await.unwrap().states[&TaskState::Scheduled].changed, 1);
+    assert_eq!(payload(&to).await, b"theirs");
+    assert_eq!(from.inspector().queue(&queue()).await.unwrap().size(), 0);
+}
+
+#[tokio::test]
+async fn a_task_that_is_not_stored_as_it_was_put_is_not_forgotten_by_the_source() {
+    let (from, to) = (memory().await, memory().await);
+    from.client().enqueue(TaskRequest::raw("t", "mine").id("a")).await.unwrap();
+    let differs = move_all(&from, &tricky(&to, Trick::Forges)).await.unwrap_err();
     assert!(differs.to_string().contains("task a of queue default differs"), "{differs}");
     assert!(differs.to_string().contains("its payload"), "{differs}");
     assert_eq!(migration::give_back(&from, &queue()).await.unwrap(), 1);
-    let kept = from.inspector().task(&queue(), &TaskId::new("a").unwrap()).await.unwrap();
-    assert_eq!(&kept.payload[..], b"mine");
+    assert_eq!(payload(&from).await, b"mine");
+}
+
+/// The mover went on as if it had ended the batch itself, and said that all was well: the tasks were at both ends.
+#[tokio::test]
+async fn a_batch_that_is_given_back_under_its_mover_fails_the_move() {
+    let (from, to) = (memory().await, memory().await);
+    from.client().enqueue(TaskRequest::raw("t", "mine").id("a")).await.unwrap();
+    let failed = move_all(&tricky(&from, Trick::GivesBack), &to).await.unwrap_err();
+    assert!(failed.to_string().contains("was ended by somebody else"), "{failed}");
 }
 
 #[tokio::test]
@@ -402,9 +471,7 @@ async fn what_is_stored_and_cannot_be_found_is_named_unless_it_may_have_run() {
     client.enqueue(TaskRequest::raw("t", "x").id("now")).await.unwrap();
     let later = TaskRequest::raw("t", "x").id("later").delay(Duration::from_secs(600));
     client.enqueue(later).await.unwrap();
-    let blind =
-        Faulty { inner: to.porter().unwrap(), fault: NEVER, calls: Arc::default(), is_blind: true };
-    let moved = move_all(&from, &to.with_porter(Arc::new(blind))).await.unwrap();
+    let moved = move_all(&from, &tricky(&to, Trick::IsBlind)).await.unwrap();
     let missing: Vec<_> = moved.mismatches.iter().map(|task| task.id.as_str()).collect();
     assert_eq!((missing, moved.mismatched), (vec!["later"], 1));
     assert_eq!(moved.stored(), 2);
