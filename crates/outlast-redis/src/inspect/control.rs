@@ -84,6 +84,9 @@ impl Inner {
         queue: &QueueName,
         now: Timestamp,
     ) -> Result<Controlled, BrokerError> {
+        if let Some(tasks) = self.on_its_way(queue).await? {
+            return Ok(Controlled::NotEmpty { tasks });
+        }
         for _ in 0..ROUNDS_MAX {
             match self.remove(queue, now).await? {
                 Removal::Done => return Ok(Controlled::Applied),
@@ -109,10 +112,7 @@ impl Inner {
         if self.stats(queue, now).await?.is_none() {
             return Ok(Controlled::NoSuchQueue);
         }
-        let mut outgoing = redis::cmd("HLEN");
-        outgoing.arg(self.root.queue(queue).key("outlast:outgoing"));
-        let tasks = count(self.admin.run(&outgoing).await?)?;
-        if tasks > 0 {
+        if let Some(tasks) = self.on_its_way(queue).await? {
             return Ok(Controlled::NotEmpty { tasks });
         }
         let mut paused_by = PausedBy::Others;
@@ -130,6 +130,19 @@ impl Inner {
         }
         self.let_go(queue, paused_by).await?;
         Ok(Controlled::NotEmpty { tasks: self.tasks_in(queue, now).await? })
+    }
+
+    /// How many tasks are on their way to another broker, at least one where only counters are; `None` if no
+    /// batch is.
+    async fn on_its_way(&self, queue: &QueueName) -> Result<Option<u64>, BrokerError> {
+        let keys = self.root.queue(queue);
+        let mut asked = redis::pipe();
+        asked.cmd("HEXISTS").arg(keys.key("outlast:move")).arg("at");
+        asked.cmd("HLEN").arg(keys.key("outlast:outgoing"));
+        let mut answers = self.admin.run_all(&asked).await?.into_iter();
+        let mut next = || count(answers.next().unwrap_or_default());
+        let (is_there, tasks) = (next()? == 1, next()?);
+        Ok(is_there.then_some(tasks.max(1)))
     }
 
     /// Deletes all tasks; stops, with their number, where tasks are active.
@@ -160,9 +173,9 @@ impl Inner {
     async fn remove(&self, queue: &QueueName, now: Timestamp) -> Result<Removal, BrokerError> {
         let keys = self.root.queue(queue);
         let mut all = collections(&keys);
-        all.extend(
-            ["lease", "paused", "processed", "failed", "outlast:move"].map(|name| keys.key(name)),
-        );
+        let rest = ["lease", "paused", "processed", "failed"];
+        let moves = ["outlast:move", "outlast:outgoing", "outlast:outgoing:counters"];
+        all.extend(rest.into_iter().chain(moves).map(|name| keys.key(name)));
         for back in 0..=STATS_DAYS {
             let day = now.minus(Duration::from_secs(u64::from(back) * 86_400));
             all.extend(["processed", "failed"].map(|counter| keys.day(counter, day)));

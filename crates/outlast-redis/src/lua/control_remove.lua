@@ -4,8 +4,8 @@
 -- queues, [3] the queue. Answers U there is no such queue, N it holds tasks, M call again, R removed.
 local call = redis.call
 if call('SISMEMBER', ARGV[2], ARGV[3]) == 0 then return 'U' end
--- Tasks on their way to another broker are still its own.
-if call('EXISTS', ARGV[1] .. 'outlast:outgoing') == 1 then return 'N' end
+-- What is on its way to another broker is still its own: tasks, or counters.
+if call('HEXISTS', ARGV[1] .. 'outlast:move', 'at') == 1 then return 'N' end
 for nth = 1, 6 do
   if call('EXISTS', KEYS[nth]) == 1 then return 'N' end
 end

@@ -60,6 +60,8 @@ local function check(id, met, bad, why)
     return found
   end
   if not text or (bad ~= '' and text == bad) then
+    -- On its way to another broker, it is in no place until it comes back.
+    if state == 'outgoing' and call('HEXISTS', P .. 'outlast:outgoing', id) == 1 then return {} end
     if state == 'active' and is_in('lease', id) then return {} end
     if state == 'archived' and is_in('archived', id) and record[4] then return {} end
     local member = member_of(id, record[3] or '')

@@ -151,6 +151,18 @@ async fn a_task_that_says_it_is_on_its_way_and_is_not_is_put_away() {
     assert_eq!(space.state("a").await, Some(TaskState::Archived));
 }
 
+/// It was archived as unreadable while it was on its way, and was in two places when it came back.
+#[tokio::test]
+async fn a_task_that_is_on_its_way_and_cannot_be_read_is_left_alone() {
+    let Some(space) = Space::new() else { return };
+    space.enqueue(vec![task("a")]).await;
+    space.run("HSET @t:a state outgoing msg nonsense");
+    space.run("DEL @pending");
+    space.run("HSET @outlast:outgoing a 1=pending=-");
+    space.finds(&[]).await;
+    assert_eq!(space.state("a").await, None);
+}
+
 #[tokio::test]
 async fn ids_without_a_task_are_taken_out_of_every_collection() {
     let Some(space) = Space::new() else { return };

@@ -1,6 +1,6 @@
 //! Taking what other programs have left in a queue: nothing that cannot be moved is lost by it.
 
-use outlast_core::porter::{Conclusion, Order, Parcel, PutVerdict};
+use outlast_core::porter::{Concluded, Conclusion, Order, Parcel, PutVerdict};
 use outlast_core::{Broker, Epoch, Kind, Porter, SessionId};
 use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{grouped, stamp, t, task, unique};
@@ -122,4 +122,85 @@ async fn a_put_that_cannot_list_its_queue_stores_nothing() {
     to.raw(&["DEL", &queues]);
     let stored = target.put(&to.queue, batch.stamp, t(3), &batch.load).await.expect("is answered");
     assert_eq!((stored.verdicts, stored.is_repeat), (vec![PutVerdict::Stored], false));
+}
+
+/// Its key could not be read, and no task of the queue was moved any more.
+#[tokio::test]
+async fn a_task_whose_key_holds_data_of_another_program_is_named_and_the_others_move() {
+    let Some(server) = RedisServer::or_skip(RedisServer::shared()) else { return };
+    let place = Place::new(server);
+    let broker = place.broker(&server.url());
+    enqueue(&place, &broker, vec![task("a"), task("bad"), grouped("odd", "g"), task("c")]).await;
+    for id in ["bad", "odd"] {
+        place.raw(&["DEL", &place.key(&format!("t:{id}"))]);
+        place.raw(&["RPUSH", &place.key(&format!("t:{id}")), "of", "another program"]);
+    }
+    let batch = broker.take(&place.queue, &order(), t(1)).await.expect("is answered");
+    let batch = batch.expect("there are tasks");
+    assert_eq!(names(&batch.load.parcels), ["a", "c"]);
+    let unreadable: Vec<_> = batch.unreadable.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!(unreadable, ["bad", "odd"]);
+    let ids = batch.load.parcels.iter().map(|parcel| parcel.task.id.clone()).collect();
+    let end = Conclusion::Stored { ids };
+    let concluded = broker.conclude(&place.queue, batch.stamp, t(2), &end).await;
+    assert_eq!(concluded.expect("is answered"), Concluded::Ended);
+    assert_eq!(place.raw(&["LINDEX", &place.key("pending"), "0"]).text().as_deref(), Some("bad"));
+    assert_eq!(place.raw(&["ZCARD", &place.key("g:g")]).int(), Some(1));
+    assert_eq!(place.count("LLEN", "t:bad") + place.count("LLEN", "t:odd"), 4);
+    assert_eq!(place.raw(&["EXISTS", &place.key("t:a"), &place.key("t:c")]).int(), Some(0));
+}
+
+/// The ghost's place was given to the new task: a second place for one that ran, or the task itself was taken along
+/// and forgotten.
+#[tokio::test]
+async fn a_task_that_got_the_id_of_a_ghost_that_was_taken_is_left_alone() {
+    let Some(server) = RedisServer::or_skip(RedisServer::shared()) else { return };
+    for is_given_back in [true, false] {
+        let place = Place::new(server);
+        let broker = place.broker(&server.url());
+        enqueue(&place, &broker, vec![task("a")]).await;
+        place.raw(&["LPUSH", &place.key("pending"), "ghost"]);
+        let batch = broker.take(&place.queue, &order(), t(1)).await.expect("is answered");
+        assert_eq!(batch.expect("there are tasks").unreadable.len(), 1);
+        place.accept(&broker, vec![task("ghost")]).await;
+        assert_eq!(place.claim(&broker, 1).await.len(), 1);
+        let again = broker.take(&place.queue, &order(), t(2)).await.expect("is answered");
+        let again = again.expect("it is on its way");
+        assert_eq!(names(&again.load.parcels), ["a"]);
+        let ids = ["a", "ghost"].map(outlast_testkit::conformance::words::id).into();
+        let end = if is_given_back { Conclusion::GivenBack } else { Conclusion::Stored { ids } };
+        broker.conclude(&place.queue, again.stamp, t(3), &end).await.expect("is answered");
+        let state = place.raw(&["HGET", &place.key("t:ghost"), "state"]).text();
+        assert_eq!(state.as_deref(), Some("active"));
+        assert_eq!(place.pending(), i64::from(is_given_back));
+    }
+}
+
+/// The name of its group was asked of its record, and it came back into a group without a name.
+#[tokio::test]
+async fn a_member_whose_record_does_not_name_its_group_goes_back_into_it() {
+    let Some(server) = RedisServer::or_skip(RedisServer::shared()) else { return };
+    let place = Place::new(server);
+    let broker = place.broker(&server.url());
+    enqueue(&place, &broker, vec![grouped("a", "g with a space")]).await;
+    place.raw(&["HDEL", &place.key("t:a"), "group"]);
+    let batch = broker.take(&place.queue, &order(), t(1)).await.expect("is answered");
+    let stamp = batch.expect("there is a task").stamp;
+    let end = Conclusion::GivenBack;
+    broker.conclude(&place.queue, stamp, t(2), &end).await.expect("is answered");
+    assert_eq!(place.raw(&["ZCARD", &place.key("g:g with a space")]).int(), Some(1));
+    assert_eq!(place.raw(&["EXISTS", &place.key("g:")]).int(), Some(0));
+}
+
+/// Counters that a deleted move had left behind would have moved once more, with the next ones.
+#[tokio::test]
+async fn counters_that_a_deleted_move_has_left_do_not_move() {
+    let Some(server) = RedisServer::or_skip(RedisServer::shared()) else { return };
+    let place = Place::new(server);
+    let broker = place.broker(&server.url());
+    place.raw(&["HSET", &place.key("outlast:outgoing:counters"), "failed", "7"]);
+    place.raw(&["SET", &place.key("processed"), "3"]);
+    let batch = broker.take(&place.queue, &order(), t(1)).await.expect("is answered");
+    let counts = batch.expect("there are counters").load.counts;
+    assert_eq!((counts.processed, counts.failed), (3, 0));
 }
