@@ -83,13 +83,13 @@ pub trait Porter: Send + Sync + 'static {
         end: &Conclusion,
     ) -> Result<Concluded, BrokerError>;
 
-    /// Tasks as they would travel, in the order of the ids; `None` where there is none. For comparing.
+    /// Tasks as they would travel, in the order of the ids. For comparing.
     async fn parcels(
         &self,
         queue: &QueueName,
         ids: &[TaskId],
         now: Timestamp,
-    ) -> Result<Vec<Option<Parcel>>, BrokerError>;
+    ) -> Result<Vec<Found>, BrokerError>;
 
     /// The `once` keys that still hold, in any order. A page may be empty and have a next one.
     async fn once_keys(
@@ -106,6 +106,10 @@ pub trait Porter: Send + Sync + 'static {
         keys: &[OnceKey],
         now: Timestamp,
     ) -> Result<(), BrokerError>;
+
+    /// Why a put that was answered could be lost in a crash of the broker, to be read after "the target ";
+    /// `None` if it would not be.
+    async fn weakness(&self) -> Result<Option<String>, BrokerError>;
 
     /// What is known of every schedule, also of those that no scheduler lists at the moment.
     async fn schedule_states(&self, now: Timestamp) -> Result<Vec<ScheduleState>, BrokerError>;
@@ -294,6 +298,28 @@ fn same(one: Option<Timestamp>, other: Option<Timestamp>) -> bool {
 
 fn digest(parcel: &Parcel) -> Option<&str> {
     parcel.lock.as_ref().map(|lock| lock.digest.as_str())
+}
+
+/// What there is of a task that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// The task.
+    Parcel(Box<Parcel>),
+    /// Its record cannot be read, and why.
+    Unreadable(String),
+    /// There is none.
+    Missing,
+}
+
+impl Found {
+    /// The task, if it is there and can be read.
+    #[must_use]
+    pub fn parcel(self) -> Option<Parcel> {
+        match self {
+            Self::Parcel(parcel) => Some(*parcel),
+            Self::Unreadable(_) | Self::Missing => None,
+        }
+    }
 }
 
 /// A unique lock on its way.

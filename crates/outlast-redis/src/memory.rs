@@ -21,7 +21,7 @@ impl Inner {
         let mut ask = redis::cmd("CONFIG");
         ask.arg("GET").arg("maxmemory-policy");
         let Ok(answer) = self.admin.run(&ask).await else { return };
-        let Some(policy) = policy_of(answer).filter(|policy| policy != "noeviction") else {
+        let Some(policy) = setting_of(answer).filter(|policy| policy != "noeviction") else {
             return;
         };
         let server = self.server.shown();
@@ -41,7 +41,7 @@ fn is_first(server: &str) -> bool {
 }
 
 /// The value in the answer to CONFIG GET: a map, or a list from a server that speaks RESP2.
-fn policy_of(answer: Value) -> Option<String> {
+pub(crate) fn setting_of(answer: Value) -> Option<String> {
     let value = match answer {
         Value::Map(pairs) => pairs.into_iter().next()?.1,
         Value::Array(words) => words.into_iter().nth(1)?,
@@ -59,8 +59,8 @@ mod tests {
         let text = |text: &str| Value::BulkString(text.into());
         let (name, value) = (text("maxmemory-policy"), text("allkeys-lru"));
         let map = Value::Map(vec![(name.clone(), value.clone())]);
-        assert_eq!(policy_of(map).as_deref(), Some("allkeys-lru"));
-        assert_eq!(policy_of(Value::Array(vec![name, value])).as_deref(), Some("allkeys-lru"));
-        assert_eq!(policy_of(Value::Array(Vec::new())), None);
+        assert_eq!(setting_of(map).as_deref(), Some("allkeys-lru"));
+        assert_eq!(setting_of(Value::Array(vec![name, value])).as_deref(), Some("allkeys-lru"));
+        assert_eq!(setting_of(Value::Array(Vec::new())), None);
     }
 }

@@ -113,6 +113,15 @@ impl Migration {
         Ok(())
     }
 
+    /// Why tasks that the target has stored could be lost by a crash of it, after the source has forgotten
+    /// them, to be read after "the target "; `None` if they would not be.
+    ///
+    /// # Errors
+    /// What the broker answers.
+    pub async fn target_weakness(&self) -> Result<Option<String>> {
+        Ok(self.target.weakness().await?)
+    }
+
     fn now(&self) -> Timestamp {
         self.from.clock.now()
     }
@@ -138,6 +147,16 @@ pub async fn give_back(from: &Connection, queue: &QueueName) -> Result<u64> {
     let Some(batch) = source.take(queue, &order, now).await? else { return Ok(0) };
     source.conclude(queue, batch.stamp, now, &Conclusion::GivenBack).await?;
     Ok((batch.load.parcels.len() + batch.unreadable.len()) as u64)
+}
+
+/// Whether a batch of this queue is on its way, also if the queue is not listed any more.
+///
+/// # Errors
+/// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a broker that cannot be moved; otherwise what it
+/// answers.
+pub async fn is_on_its_way(from: &Connection, queue: &QueueName) -> Result<bool> {
+    let order = queue_move::order(None, Vec::new());
+    Ok(from.porter()?.take(queue, &order, from.clock.now()).await?.is_some())
 }
 
 async fn epoch_of(connection: &Connection) -> Result<Epoch> {

@@ -119,8 +119,11 @@ pub(crate) async fn run(context: &Context, args: &MigrateArgs) -> Outcome {
     }
     let to = open(to, End::Target).await?;
     let migration = Migration::new(&from, &to).await?;
+    if let Some(why) = migration.target_weakness().await? {
+        eprintln!("outlast: the target {why}");
+    }
     let mut run = Run::new(&migration, from.clock().clone(), &queues, args.rate);
-    let outcome = run.all(args).await;
+    let outcome = run.all(&migration, &from, args).await;
     run.bar.finish_and_clear();
     // What was moved before something failed is told all the same.
     run.tell(context.format(), outcome.is_ok())?;
@@ -161,27 +164,45 @@ async fn open(url: &str, end: End) -> Result<Connection, CliError> {
     })
 }
 
-/// The queues of the command line, each of which must be there; all if none is named.
-async fn chosen(from: &Connection, names: &[String]) -> Result<Vec<QueueStats>, CliError> {
+/// A queue to move, with its numbers if it is listed.
+struct Chosen {
+    queue: QueueName,
+    stats: Option<QueueStats>,
+}
+
+/// The queues of the command line, each of which must be there; all if none is named. asynq removes a queue
+/// from the list while a batch of it is on its way: by its name it is found all the same.
+async fn chosen(from: &Connection, names: &[String]) -> Result<Vec<Chosen>, CliError> {
     let inspector = from.inspector();
     if names.is_empty() {
-        return Ok(inspector.queues().await?);
+        let all = inspector.queues().await?.into_iter();
+        return Ok(all.map(|one| Chosen { queue: one.queue.clone(), stats: Some(one) }).collect());
     }
     let mut queues = Vec::new();
     for name in names {
         let queue = QueueName::new(name).map_err(outlast::Error::from)?;
-        queues.push(inspector.queue(&queue).await?);
+        let stats = match inspector.queue(&queue).await {
+            Ok(stats) => Some(stats),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                if !migration::is_on_its_way(from, &queue).await? {
+                    return Err(error.into());
+                }
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        queues.push(Chosen { queue, stats });
     }
     Ok(queues)
 }
 
-async fn plan(format: Format, from: &Connection, to: &str, queues: &[QueueStats]) -> Outcome {
+async fn plan(format: Format, from: &Connection, to: &str, queues: &[Chosen]) -> Outcome {
     let path = to.strip_prefix("sqlite://").unwrap_or_default();
     if path.is_empty() || Path::new(path).exists() {
         Migration::new(from, &open(to, End::Target).await?).await?;
     }
     let mut rows = Vec::new();
-    for stats in queues {
+    for stats in queues.iter().filter_map(|one| one.stats.as_ref()) {
         let there = TaskState::ALL.into_iter().filter(|state| stats.count(*state) > 0);
         rows.extend(there.map(|state| Planned {
             queue: stats.queue.to_string(),
@@ -193,10 +214,10 @@ async fn plan(format: Format, from: &Connection, to: &str, queues: &[QueueStats]
     Ok(Exit::Done)
 }
 
-async fn give_back(from: &Connection, queues: &[QueueStats]) -> Outcome {
+async fn give_back(from: &Connection, queues: &[Chosen]) -> Outcome {
     let mut tasks = 0;
-    for stats in queues {
-        tasks += migration::give_back(from, &stats.queue).await?;
+    for chosen in queues {
+        tasks += migration::give_back(from, &chosen.queue).await?;
     }
     eprintln!("{tasks} tasks given back to where they were");
     if tasks > 0 {
@@ -241,14 +262,9 @@ impl Pace {
 }
 
 impl Run {
-    fn new(migration: &Migration, clock: Clock, queues: &[QueueStats], rate: Option<u32>) -> Self {
-        let lane = |stats: &QueueStats| Lane {
-            queue: migration.queue(&stats.queue),
-            moved: Moved::default(),
-            active: stats.active,
-        };
+    fn new(migration: &Migration, clock: Clock, queues: &[Chosen], rate: Option<u32>) -> Self {
         Self {
-            lanes: queues.iter().map(lane).collect(),
+            lanes: queues.iter().map(|chosen| Lane::new(migration, chosen)).collect(),
             bar: progress::counter("moved"),
             pace: Pace { rate, began: clock.now(), tasks: 0 },
             clock,
@@ -256,7 +272,12 @@ impl Run {
     }
 
     /// Moves until nothing is left, or only what is still running after the time to wait.
-    async fn all(&mut self, args: &MigrateArgs) -> Result<(), CliError> {
+    async fn all(
+        &mut self,
+        migration: &Migration,
+        from: &Connection,
+        args: &MigrateArgs,
+    ) -> Result<(), CliError> {
         self.pass().await?;
         let end = self.clock.now().plus(args.wait);
         while self.active() > 0 && self.clock.now() < end {
@@ -267,11 +288,24 @@ impl Run {
             }
             self.pass().await?;
         }
-        for lane in &self.lanes {
+        self.finish().await?;
+        // What producers have brought meanwhile, also into queues that were not there when it began.
+        if args.queues.is_empty() {
+            for chosen in chosen(from, &[]).await? {
+                if self.lanes.iter().all(|lane| *lane.queue.queue() != chosen.queue) {
+                    self.lanes.push(Lane::new(migration, &chosen));
+                }
+            }
+        }
+        self.pass().await?;
+        self.finish().await
+    }
+
+    async fn finish(&mut self) -> Result<(), CliError> {
+        for lane in &mut self.lanes {
             lane.queue.finish().await?;
         }
-        // What producers have brought meanwhile.
-        self.pass().await
+        Ok(())
     }
 
     async fn pass(&mut self) -> Result<(), CliError> {
@@ -331,6 +365,11 @@ fn stopped(error: outlast::Error) -> CliError {
 }
 
 impl Lane {
+    fn new(migration: &Migration, chosen: &Chosen) -> Self {
+        let active = chosen.stats.as_ref().map_or(0, |stats| stats.active);
+        Self { queue: migration.queue(&chosen.queue), moved: Moved::default(), active }
+    }
+
     /// A line per state, with the refused and the different ones named.
     fn lines(&self) -> Vec<Line> {
         let mut lines: Vec<Line> =

@@ -214,6 +214,32 @@ fn running_tasks_are_waited_for_and_then_named() {
     });
 }
 
+/// The queues were listed once, at the beginning: tasks of a later one stayed, and the exit was 0.
+#[test]
+fn a_queue_that_comes_while_others_move_moves_too() {
+    beside_redis(|home, redis| {
+        let one = "sqlite://one.db";
+        home.fifo("go");
+        let mut worker = home.start(&["work"]);
+        home.enqueue(&["wait", "--id", "w"]);
+        home.until("w", "active");
+        home.enqueue(&["good", "--id", "first", "--in", "1h"]);
+        let args = ["migrate", "--from", one, "--to", redis, "--wait", "60s", "--json"];
+        let mut moving = home.start(&args);
+        let has_moved = |queue: &str| {
+            let ran = home.run(&["queue", "show", queue, "--json", "--broker", redis]);
+            ran.objects().first().is_some_and(|queue| queue["scheduled"] == 1)
+        };
+        while !has_moved("default") {}
+        home.enqueue(&["good", "--queue", "late", "--id", "second", "--in", "1h"]);
+        home.write("go", "");
+        moving.wait();
+        assert!(has_moved("late"));
+        worker.signal("-TERM");
+        worker.wait();
+    });
+}
+
 #[test]
 fn a_killed_move_is_begun_again_until_every_task_is_there_once() {
     const TASKS: usize = 3000;

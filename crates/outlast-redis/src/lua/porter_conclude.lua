@@ -1,8 +1,8 @@
 -- Ends a batch that is on its way: forgets the tasks that were stored and the counters, gives the rest back to where it was.
 -- KEYS[1] the queue's move, [2] the tasks on their way, [3] the counters on their way, [4] pending, [5] scheduled, [6] retry,
 -- [7] archived, [8] completed, [9] groups, [10] groups that have been seen. ARGV[1] the prefix of the queue's keys, [2] the session,
--- [3] the batch's number, [4] seconds that a counter of a day lives, [5] '1' to give the counters back, too, [6...] ids that the target has
--- stored: whatever is not named goes back. Answers 1, or 0 if another batch or none is on its way.
+-- [3] the batch's number, [4] seconds that a counter of a day lives, [5] '1' to give the counters back, too, [6] the set of
+-- queues, [7] the queue, listed when something goes back, [8...] ids that the target has stored: whatever is not named goes back. Answers 1, or 0 if another batch or none is on its way.
 local call = redis.call
 local P = ARGV[1]
 local head = call('HMGET', KEYS[1], 's', 'n', 'at')
@@ -12,7 +12,8 @@ for nth = 5, 8 do call('ZCARD', KEYS[nth]) end
 for nth = 9, 10 do call('SCARD', KEYS[nth]) end
 local sorted = {scheduled = KEYS[5], retry = KEYS[6], archived = KEYS[7], completed = KEYS[8]}
 local stored = {}
-for at = 6, #ARGV do stored[ARGV[at]] = true end
+call('SISMEMBER', ARGV[6], ARGV[7])
+for at = 8, #ARGV do stored[ARGV[at]] = true end
 
 local function forget(id)
   local key = P .. 't:' .. id
@@ -65,6 +66,7 @@ if ARGV[5] == '1' then
 else
   call('HSET', KEYS[1], 'before', head[2])
 end
+if back[1] or ARGV[5] == '1' then call('SADD', ARGV[6], ARGV[7]) end
 call('DEL', KEYS[2], KEYS[3])
 call('HDEL', KEYS[1], 'at')
 return 1

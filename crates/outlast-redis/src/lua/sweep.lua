@@ -150,14 +150,13 @@ if left > 0 then
   delete(KEYS[6], call('ZRANGE', KEYS[6], '-inf', now - tonumber(ARGV[10]), 'BYSCORE', 'LIMIT', 0, left))
 end
 
--- The queue is listed as long as it has a task.
+-- The queue is listed as long as it has a task, also one on its way to another broker.
 if ARGV[11] ~= '' and call('SISMEMBER', ARGV[11], ARGV[12]) == 0 then
-  for nth = 1, 7 do
-    if nth ~= 3 and call('EXISTS', KEYS[nth]) == 1 then
-      call('SADD', ARGV[11], ARGV[12])
-      healed = healed + 1
-      break
-    end
+  local has_tasks = call('EXISTS', P .. 'outlast:outgoing') == 1
+  for nth = 1, 7 do has_tasks = has_tasks or (nth ~= 3 and call('EXISTS', KEYS[nth]) == 1) end
+  if has_tasks then
+    call('SADD', ARGV[11], ARGV[12])
+    healed = healed + 1
   end
 end
 

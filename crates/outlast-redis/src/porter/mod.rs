@@ -8,7 +8,7 @@ mod take;
 
 use async_trait::async_trait;
 use outlast_core::inspect::ScheduleState;
-use outlast_core::porter::{Batch, Concluded, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
+use outlast_core::porter::{Batch, Concluded, Conclusion, Delivered, Found, Load, OnceKey, Order};
 use outlast_core::{BrokerError, Cursor, Page, Porter, QueueName, Stamp, TaskId, Timestamp};
 
 use crate::broker::RedisBroker;
@@ -49,7 +49,7 @@ impl Porter for RedisBroker {
         queue: &QueueName,
         ids: &[TaskId],
         now: Timestamp,
-    ) -> Result<Vec<Option<Parcel>>, BrokerError> {
+    ) -> Result<Vec<Found>, BrokerError> {
         self.inner.parcels(queue, ids, now).await
     }
 
@@ -69,6 +69,10 @@ impl Porter for RedisBroker {
         now: Timestamp,
     ) -> Result<(), BrokerError> {
         self.inner.hold_once(queue, keys, now).await
+    }
+
+    async fn weakness(&self) -> Result<Option<String>, BrokerError> {
+        Ok(self.inner.weakness().await)
     }
 
     async fn schedule_states(&self, now: Timestamp) -> Result<Vec<ScheduleState>, BrokerError> {

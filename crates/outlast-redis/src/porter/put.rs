@@ -12,6 +12,7 @@ use crate::broker::Inner;
 use crate::claim::size;
 use crate::conn::Call;
 use crate::keys::Keys;
+use crate::memory::setting_of;
 use crate::record::{id_time, nanos_text, seconds_text};
 use crate::scripts::PORTER_PUT;
 
@@ -57,6 +58,36 @@ impl Inner {
         let is_repeat = answer.status == Status::Repeated;
         let known = answer.lost.map_or(stamp.seq - 1, |lost| lost.after_seq);
         Ok(Delivered { verdicts, is_repeat, known })
+    }
+
+    /// What a crash of the server would take with it; see [`outlast_core::Porter::weakness`].
+    pub(super) async fn weakness(&self) -> Option<String> {
+        let mut found = Vec::new();
+        for name in ["appendonly", "appendfsync"] {
+            let mut ask = redis::cmd("CONFIG");
+            ask.arg("GET").arg(name);
+            found.push(self.admin.run(&ask).await.ok().and_then(setting_of));
+        }
+        let is = |at: usize| found.get(at).and_then(Option::as_deref);
+        match (is(0), is(1)) {
+            (Some("yes"), Some("always")) => None,
+            (Some("yes"), Some(fsync)) => Some(format!(
+                "writes its log to disk {} (`appendfsync {fsync}`): what it stores in the time before a crash \
+                 is lost, and the source no longer has it; `appendfsync always` while tasks move prevents it",
+                if fsync == "everysec" { "every second" } else { "when its system likes to" },
+            )),
+            (Some(_), _) => Some(
+                "keeps no log (`appendonly no`): what it stores after its last snapshot is lost in a crash, and \
+                 the source no longer has it; `appendonly yes` with `appendfsync always` while tasks move \
+                 prevents it"
+                    .to_owned(),
+            ),
+            (None, _) => Some(
+                "does not tell how it writes to disk: if it is not at once, what it stores before a crash is \
+                 lost, and the source no longer has it"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// A task as `porter_put.lua` takes it.

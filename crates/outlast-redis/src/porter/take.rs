@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use outlast_core::limits::{STATS_DAYS, check_batch};
 use outlast_core::porter::{
-    Batch, Concluded, Conclusion, Counts, DayCount, Load, Order, Parcel, stamp_at,
+    Batch, Concluded, Conclusion, Counts, DayCount, Found, Load, Order, Parcel, stamp_at,
 };
 use outlast_core::{BrokerError, Kind, QueueName, SessionId, Stamp, TaskId, Timestamp};
 use redis::Value;
@@ -88,10 +88,10 @@ impl Inner {
         call.int(i64::from(STATS_DAYS + 1) * 86_400);
         match end {
             Conclusion::GivenBack => {
-                call.fixed("1");
+                call.fixed("1").text(self.root.queues()).text(queue.as_str());
             }
             Conclusion::Stored { ids } => {
-                call.fixed("");
+                call.fixed("").text(self.root.queues()).text(queue.as_str());
                 for id in ids {
                     call.text(id.as_str());
                 }
@@ -108,7 +108,7 @@ impl Inner {
         queue: &QueueName,
         ids: &[TaskId],
         now: Timestamp,
-    ) -> Result<Vec<Option<Parcel>>, BrokerError> {
+    ) -> Result<Vec<Found>, BrokerError> {
         check_batch("batch of ids", ids.len())?;
         let keys = self.root.queue(queue);
         let names = ["lease", "scheduled", "retry", "archived", "completed"];
@@ -122,8 +122,12 @@ impl Inner {
         let there: Vec<bool> = answers.iter().map(is_there).collect();
         let rows = answers.into_iter().filter(is_there).collect();
         let mut found = self.read_rows(queue, rows, now).await?.into_iter();
-        let mut next = |there: bool| if there { found.next() } else { None };
-        Ok(there.into_iter().map(|there| next(there).and_then(Result::ok)).collect())
+        let mut next = |there: bool| match if there { found.next() } else { None } {
+            Some(Ok(parcel)) => Found::Parcel(Box::new(parcel)),
+            Some(Err((_, why))) => Found::Unreadable(why),
+            None => Found::Missing,
+        };
+        Ok(there.into_iter().map(&mut next).collect())
     }
 
     /// Reads rows as parcels, with the time that their locks have left. What cannot be read is named with

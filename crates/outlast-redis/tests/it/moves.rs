@@ -3,7 +3,7 @@
 use outlast_core::porter::{Concluded, Conclusion, Order, Parcel, PutVerdict};
 use outlast_core::{Broker, Epoch, Kind, Porter, SessionId};
 use outlast_redis::RedisBroker;
-use outlast_testkit::conformance::words::{grouped, stamp, t, task, unique};
+use outlast_testkit::conformance::words::{budget, grouped, stamp, t, task, unique};
 use outlast_testkit::server::RedisServer;
 
 use crate::kit::Place;
@@ -203,4 +203,40 @@ async fn counters_that_a_deleted_move_has_left_do_not_move() {
     let batch = broker.take(&place.queue, &order(), t(1)).await.expect("is answered");
     let counts = batch.expect("there are counters").load.counts;
     assert_eq!((counts.processed, counts.failed), (3, 0));
+}
+
+/// asynq's RemoveQueue sees no task on its way: the queue was not listed any more, and its batch not found.
+#[tokio::test]
+async fn a_queue_that_go_has_removed_is_listed_again_when_its_batch_comes_back() {
+    let Some(server) = RedisServer::or_skip(RedisServer::shared()) else { return };
+    let place = Place::new(server);
+    let broker = place.broker(&server.url());
+    enqueue(&place, &broker, vec![task("a")]).await;
+    let batch = broker.take(&place.queue, &order(), t(1)).await.expect("is answered");
+    let queues = format!("{}:queues", place.namespace);
+    let is_listed = || place.raw(&["SISMEMBER", &queues, place.queue.as_str()]).int() == Some(1);
+    place.raw(&["SREM", &queues, place.queue.as_str()]);
+    broker.sweep(&place.queue, t(2), budget(100)).await.expect("is answered");
+    assert!(is_listed(), "by a sweep");
+    place.raw(&["SREM", &queues, place.queue.as_str()]);
+    let (stamp, end) = (batch.expect("there is a task").stamp, Conclusion::GivenBack);
+    broker.conclude(&place.queue, stamp, t(3), &end).await.expect("is answered");
+    assert!(is_listed(), "by the end of the batch");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_write_at_once_says_what_a_crash_would_lose() {
+    let Some(server) = crate::kit::own() else { return };
+    let place = Place::new(&server);
+    let broker = place.broker(&server.url());
+    let says = async |settings: [&str; 2]| {
+        place.raw(&["CONFIG", "SET", "appendfsync", settings[1]]);
+        place.raw(&["CONFIG", "SET", "appendonly", settings[0]]);
+        broker.weakness().await.expect("is answered")
+    };
+    let none = says(["no", "everysec"]).await.expect("there is no log");
+    assert!(none.contains("keeps no log"), "{none}");
+    let late = says(["yes", "everysec"]).await.expect("it writes later");
+    assert!(late.contains("every second"), "{late}");
+    assert_eq!(says(["yes", "always"]).await, None);
 }

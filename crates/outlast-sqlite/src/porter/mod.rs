@@ -10,7 +10,7 @@ mod take;
 use async_trait::async_trait;
 use outlast_core::inspect::ScheduleState;
 use outlast_core::limits::check_batch;
-use outlast_core::porter::{Batch, Concluded, Conclusion, Delivered, Load, OnceKey, Order, Parcel};
+use outlast_core::porter::{Batch, Concluded, Conclusion, Delivered, Found, Load, OnceKey, Order};
 use outlast_core::{BrokerError, Cursor, Page, Porter, QueueName, Stamp, TaskId, Timestamp};
 
 use crate::broker::SqliteBroker;
@@ -71,7 +71,7 @@ impl Porter for SqliteBroker {
         queue: &QueueName,
         ids: &[TaskId],
         now: Timestamp,
-    ) -> Result<Vec<Option<Parcel>>, BrokerError> {
+    ) -> Result<Vec<Found>, BrokerError> {
         check_batch("batch of ids", ids.len())?;
         let (queue, ids) = (queue.clone(), ids.to_vec());
         self.read("could not read tasks", move |conn| take::parcels(conn, &queue, &ids, now)).await
@@ -102,6 +102,11 @@ impl Porter for SqliteBroker {
             known::hold_once(tx, &queue, &keys, now)
         })
         .await
+    }
+
+    async fn weakness(&self) -> Result<Option<String>, BrokerError> {
+        // Every step waits for the disk.
+        Ok(None)
     }
 
     async fn schedule_states(&self, _now: Timestamp) -> Result<Vec<ScheduleState>, BrokerError> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 use outlast_core::porter::stamp_at;
 use outlast_core::porter::{
-    Batch, Concluded, Conclusion, Counts, DayCount, Load, Lock, MOVED_STATES, Order, Parcel,
+    Batch, Concluded, Conclusion, Counts, DayCount, Found, Load, Lock, MOVED_STATES, Order, Parcel,
 };
 use outlast_core::{
     BrokerError, Epoch, Kind, QueueName, SessionId, Stamp, TaskId, TaskState, Timestamp,
@@ -241,7 +241,7 @@ fn batch_of(
     let mut read = conn.prepare_cached(&sql)?;
     let (mut parcels, mut unreadable) = (Vec::new(), Vec::new());
     for (rid, state) in members(conn, qid)? {
-        let found = read.query_row([rid, state], |row| Found::read(row, queue, now))?;
+        let found = read.query_row([rid, state], |row| Loaded::read(row, queue, now))?;
         match found.flaw {
             Some(why) => unreadable.push((found.parcel.task.id, why)),
             None => parcels.push(found.with_lock(conn, qid, now)?),
@@ -263,13 +263,13 @@ fn members(conn: &Connection, qid: i64) -> rusqlite::Result<Vec<(i64, i64)>> {
 }
 
 /// A row as a parcel, but for the time that its lock has left.
-struct Found {
+struct Loaded {
     parcel: Parcel,
     unique_key: Option<String>,
     flaw: Option<String>,
 }
 
-impl Found {
+impl Loaded {
     fn read(row: &Row<'_>, queue: &QueueName, now: Timestamp) -> rusqlite::Result<Self> {
         let stored = rows::read(row, queue, now)?;
         let score = Timestamp::from_millis(stored.score);
@@ -317,8 +317,10 @@ pub(super) fn parcels(
     queue: &QueueName,
     ids: &[TaskId],
     now: Timestamp,
-) -> Result<Vec<Option<Parcel>>, Fail> {
-    let Some(qid) = crate::inspect::qid(conn, queue)? else { return Ok(vec![None; ids.len()]) };
+) -> Result<Vec<Found>, Fail> {
+    let Some(qid) = crate::inspect::qid(conn, queue)? else {
+        return Ok(vec![Found::Missing; ids.len()]);
+    };
     let sql = format!(
         "SELECT {COLUMNS}, unique_key, unknown FROM task WHERE queue = ?1 AND id = ?2 AND state <> 8"
     );
@@ -326,9 +328,13 @@ pub(super) fn parcels(
     let mut parcels = Vec::with_capacity(ids.len());
     for id in ids {
         let found = read
-            .query_row(params![qid, id.as_str()], |row| Found::read(row, queue, now))
+            .query_row(params![qid, id.as_str()], |row| Loaded::read(row, queue, now))
             .optional()?;
-        parcels.push(found.map(|found| found.with_lock(conn, qid, now)).transpose()?);
+        parcels.push(match found {
+            None => Found::Missing,
+            Some(Loaded { flaw: Some(why), .. }) => Found::Unreadable(why),
+            Some(found) => Found::Parcel(Box::new(found.with_lock(conn, qid, now)?)),
+        });
     }
     Ok(parcels)
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use outlast_core::porter::{
-    Batch, Concluded, Conclusion, Counts, Delivered, Load, MOVED_STATES, OnceKey, Order, Parcel,
-    Porter, PutVerdict,
+    Batch, Concluded, Conclusion, Counts, Delivered, Found, Load, MOVED_STATES, OnceKey, Order,
+    Parcel, Porter, PutVerdict,
 };
 use outlast_core::{
     Action, Controlled, EnqueueVerdict, Epoch, Kind, NewTask, PageRequest, QueueControl,
@@ -269,7 +269,7 @@ pub async fn what_is_refused_goes_back_to_where_it_was(c: &Case) {
     let named: Vec<_> = all.iter().map(|name| id(name)).collect();
     let found = ends.source.parcels(&c.queue, &named, t(3)).await.expect("is answered");
     for (was, is) in parcels.iter().zip(found) {
-        let is = is.expect("is there again");
+        let is = is.parcel().expect("is there again");
         assert_eq!(was.difference(&is), None, "{}", was.task.id);
         assert!(!was.has_gone_on(&is), "{}", was.task.id);
     }
@@ -343,7 +343,7 @@ pub async fn a_round_trip_keeps_everything(c: &Case) {
     let named: Vec<_> = there.iter().map(|parcel| parcel.task.id.clone()).collect();
     let found = ends.target.parcels(&c.queue, &named, t(4)).await.expect("is answered");
     for (was, is) in there.iter().zip(found) {
-        let is = is.expect("is there again");
+        let is = is.parcel().expect("is there again");
         assert_eq!(was.difference(&is), None, "{}", was.task.id);
         assert!(!was.has_gone_on(&is), "{}", was.task.id);
         assert_eq!(was.joins_group, is.joins_group);
@@ -499,6 +499,8 @@ pub async fn a_record_that_cannot_be_read_is_named_and_given_back(c: &Case) {
     assert!(!batch.unreadable[0].1.is_empty(), "with the reason");
     ends.conclude(c, &batch, &["bad"]).await;
     assert_eq!(c.stats(t(2)).await.pending, 1);
+    let found = ends.source.parcels(&c.queue, &[id("bad")], t(2)).await.expect("is answered");
+    assert!(matches!(&found[..], [Found::Unreadable(_)]), "it is there: {found:?}");
 }
 
 pub async fn a_queue_with_a_batch_on_its_way_is_not_removed(c: &Case) {
@@ -525,7 +527,7 @@ pub async fn a_queue_that_is_not_there_has_nothing_to_move(c: &Case) {
     let Some(ends) = Ends::new(c).await else { return };
     assert!(ends.try_take(c, t(0)).await.is_none());
     let found = ends.source.parcels(&c.queue, &[id("a")], t(0)).await.expect("is answered");
-    assert_eq!(found, [None]);
+    assert_eq!(found, [Found::Missing]);
     let page = ends.source.once_keys(&c.queue, None, t(0)).await.expect("is answered");
     assert_eq!(page.items, []);
     let nothing = Load::default();
@@ -545,9 +547,9 @@ pub async fn what_this_version_does_not_know_of_a_task_is_kept(c: &Case) {
     let moved = ends.move_all(c, t(2)).await;
     assert_eq!(moved[0].unknown, parcel.unknown);
     let found = ends.target.parcels(&c.queue, &[id("a")], t(3)).await.expect("is answered");
-    let found = found[0].as_ref().expect("is there");
-    assert_eq!(parcel.difference(found), None);
-    assert!(!parcel.has_gone_on(found));
+    let found = found.into_iter().find_map(Found::parcel).expect("is there");
+    assert_eq!(parcel.difference(&found), None);
+    assert!(!parcel.has_gone_on(&found));
     assert_eq!(found.unknown, parcel.unknown);
 }
 

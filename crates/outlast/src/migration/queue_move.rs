@@ -5,7 +5,8 @@ use std::time::Duration;
 use outlast_core::broker::Recovery;
 use outlast_core::limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, SWEEP_MAX};
 use outlast_core::porter::{
-    Batch, Concluded, Conclusion, Delivered, MOVE_TTL, Order, Parcel, PutVerdict, REFUSED_MAX,
+    Batch, Concluded, Conclusion, Delivered, Found, MOVE_TTL, Order, Parcel, PutVerdict,
+    REFUSED_MAX,
 };
 use outlast_core::{
     Cursor, Epoch, QueueControl, QueueName, QueueStats, SessionId, SweepBudget, TaskId, TaskState,
@@ -215,14 +216,19 @@ impl QueueMove {
         for (put, found) in stored.into_iter().zip(found) {
             let count = moved.of(put.task.state);
             match found {
-                Some(found) => match put.difference(&found) {
+                Found::Parcel(found) => match put.difference(&found) {
                     // The target's record says that it was stored: what it is now is what became of it.
                     Some(_) if delivered.is_repeat => count.changed += 1,
                     Some(what) => return Err(differs(&self.queue, &put.task.id, what)),
                     None if put.has_gone_on(&found) => count.gone += 1,
                     None => count.verified += 1,
                 },
-                None => {
+                Found::Unreadable(_) if delivered.is_repeat => count.changed += 1,
+                Found::Unreadable(why) => {
+                    let what = format!("record, which cannot be read: {why}");
+                    return Err(differs(&self.queue, &put.task.id, &what));
+                }
+                Found::Missing => {
                     count.gone += 1;
                     if !(delivered.is_repeat || may_be_gone(put, is_paused, now)) {
                         let (id, state) = (put.task.id.clone(), put.task.state);

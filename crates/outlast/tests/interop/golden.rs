@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use outlast::broker::porter::{MOVED_STATES, Parcel};
+use outlast::broker::porter::{Found, MOVED_STATES, Parcel};
 use outlast::migration::{Migration, Step};
 use outlast::{
     Clock, Connection, PageRequest, PriorityName, QueueName, ScheduleName, Selector, TaskId,
@@ -246,7 +246,8 @@ async fn the_tasks_of_go_programs_survive_a_move_to_an_embedded_broker_and_back(
         let queue = &stats.queue;
         let ids = tasks_of(from, queue).await;
         let read = async |at: &Connection| {
-            at.porter().unwrap().parcels(queue, &ids, golden.now).await.unwrap()
+            let found = at.porter().unwrap().parcels(queue, &ids, golden.now).await.unwrap();
+            found.into_iter().map(Found::parcel).collect::<Vec<_>>()
         };
         let before = read(from).await;
         for (source, target) in [(from, &embedded), (&embedded, &back)] {

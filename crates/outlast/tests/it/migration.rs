@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outlast::broker::porter::{
-    Batch, Concluded, Conclusion, Delivered, Load, OnceKey, Order, Parcel,
+    Batch, Concluded, Conclusion, Delivered, Found, Load, OnceKey, Order, Parcel,
 };
 use outlast::broker::{Porter, Stamp};
 use outlast::migration::{self, Migration, Moved, Step};
@@ -43,6 +43,8 @@ enum Trick {
     None,
     /// Finds nothing of what it has stored.
     IsBlind,
+    /// Cannot read what it has stored.
+    Garbles,
     /// Stores something else than it was given.
     Forges,
     /// Gives a batch back before it is concluded, as somebody else may.
@@ -124,10 +126,16 @@ impl Porter for Faulty {
         queue: &QueueName,
         ids: &[TaskId],
         now: Timestamp,
-    ) -> Result<Vec<Option<Parcel>>, BrokerError> {
+    ) -> Result<Vec<Found>, BrokerError> {
         let call = self.enter()?;
         let found = self.inner.parcels(queue, ids, now).await?;
-        self.leave(call, if self.trick == Trick::IsBlind { vec![None; found.len()] } else { found })
+        if self.trick == Trick::Garbles {
+            return Ok(vec![Found::Unreadable("field msg is cut off".into()); ids.len()]);
+        }
+        self.leave(
+            call,
+            if self.trick == Trick::IsBlind { vec![Found::Missing; found.len()] } else { found },
+        )
     }
 
     async fn once_keys(
@@ -149,6 +157,10 @@ impl Porter for Faulty {
         let call = self.enter()?;
         self.inner.hold_once(queue, keys, now).await?;
         self.leave(call, ())
+    }
+
+    async fn weakness(&self) -> Result<Option<String>, BrokerError> {
+        self.inner.weakness().await
     }
 
     async fn schedule_states(&self, now: Timestamp) -> Result<Vec<ScheduleState>, BrokerError> {
@@ -453,6 +465,16 @@ async fn a_task_that_is_not_stored_as_it_was_put_is_not_forgotten_by_the_source(
     assert!(differs.to_string().contains("its payload"), "{differs}");
     assert_eq!(migration::give_back(&from, &queue()).await.unwrap(), 1);
     assert_eq!(payload(&from).await, b"mine");
+}
+
+/// It was counted as started by a worker, and forgotten by the source.
+#[tokio::test]
+async fn a_task_that_cannot_be_read_where_it_was_put_is_not_forgotten_by_the_source() {
+    let (from, to) = (memory().await, memory().await);
+    from.client().enqueue(TaskRequest::raw("t", "mine").id("a")).await.unwrap();
+    let differs = move_all(&from, &tricky(&to, Trick::Garbles)).await.unwrap_err();
+    assert!(differs.to_string().contains("cannot be read: field msg is cut off"), "{differs}");
+    assert_eq!(migration::give_back(&from, &queue()).await.unwrap(), 1);
 }
 
 /// The mover went on as if it had ended the batch itself, and said that all was well: the tasks were at both ends.
