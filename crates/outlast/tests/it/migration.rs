@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outlast::broker::porter::{
-    Batch, Concluded, Conclusion, Delivered, Found, Load, OnceKey, Order, Parcel,
+    Batch, Concluded, Conclusion, Delivered, Found, Load, OnceKey, Order,
 };
 use outlast::broker::{Porter, Stamp};
 use outlast::migration::{self, Migration, Moved, Step};
