@@ -42,7 +42,7 @@ pub(crate) struct Journal {
     keeper: Keeper,
     mode: JournalMode,
     /// Per queue the last item that must have gone before the next claim.
-    owed: Mutex<HashMap<QueueName, i64>>,
+    owed: Arc<Mutex<HashMap<QueueName, i64>>>,
 }
 
 layer! { Journal, hands through [enqueue rest],
@@ -86,7 +86,15 @@ impl Journal {
     pub(crate) fn new(keeper: Keeper, mode: JournalMode) -> Result<Self, SpoolError> {
         // What a process before this one has left is owed too.
         let owed = keeper.spool.last_items(Store::Journal)?;
-        Ok(Self { below: keeper.below.clone(), keeper, mode, owed: Mutex::new(owed) })
+        Ok(Self { below: keeper.below.clone(), keeper, mode, owed: Arc::new(Mutex::new(owed)) })
+    }
+
+    /// The same journal for a worker that ends soon: outcomes are on the disk first, and the broker has this long
+    /// to answer.
+    pub(crate) fn leaving(&self, patience: Duration) -> Self {
+        let keeper = Keeper { patience, ..self.keeper.clone() };
+        let (below, owed) = (self.below.clone(), self.owed.clone());
+        Self { below, keeper, mode: JournalMode::Always, owed }
     }
 
     /// On the disk first, then to the broker; the record goes when it is answered.

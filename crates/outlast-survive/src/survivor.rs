@@ -187,6 +187,14 @@ impl Survivor {
         self.journal.clone()
     }
 
+    /// The broker without the outbox for a worker that ends soon: its outcomes are on the disk before they are sent,
+    /// and are the spool's if the broker does not answer within `patience`. An outcome whose settle is dropped is
+    /// neither lost nor applied twice if it is settled here under the same stamp.
+    #[must_use]
+    pub fn leaving(&self, patience: Duration) -> Arc<dyn Broker> {
+        Arc::new(self.journal.leaving(patience))
+    }
+
     /// Enqueues a batch as its caller wants it in an outage. Dropped, it leaves open whether the tasks are
     /// stored.
     ///

@@ -77,6 +77,12 @@ fn reserve(shutdown: Duration) -> Duration {
     (shutdown / 4).min(Duration::from_secs(4))
 }
 
+/// How long the broker has to answer an outcome of a worker that ends: half of the last phase, so that in a silent
+/// outage a second round of outcomes still finds its way to the disk.
+fn last_patience(shutdown: Duration) -> Duration {
+    reserve(shutdown) / 12
+}
+
 /// Runs a checked worker to its end.
 pub(super) async fn run(worker: Worker, stop: impl Future<Output = ()>) -> Result<Summary> {
     let (shutdown, stop_when) = (worker.shutdown, worker.stop_when);
@@ -146,8 +152,10 @@ async fn start(mut worker: Worker) -> Result<(Arc<Shared>, Actors, WorkerView)> 
     for layer in worker.layers.drain(..).rev() {
         service = layer(service);
     }
+    let patience = last_patience(worker.shutdown);
     let (shared, inbox) = Shared::new(Parts {
         broker: connection.broker.clone(),
+        leaving: connection.survivor.as_ref().map(|survivor| survivor.leaving(patience)),
         tells_outages: connection.survivor.is_some(),
         clock: connection.clock.clone(),
         control: worker.control.clone(),

@@ -13,9 +13,10 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use outlast_core::broker::{SettleVerdict, Settled};
-use outlast_core::{Backoff, BrokerError, Kind, Outcome, Settlement, Stamp, limits};
+use outlast_core::{Backoff, BrokerError, Kind, Outcome, QueueName, Settlement, Stamp, limits};
 use tokio::sync::mpsc;
 
+use super::life::Phase;
 use super::shared::{Finished, Shared};
 use crate::lanes::Lanes;
 
@@ -167,8 +168,7 @@ async fn settle(
         batch.iter().map(|(_, settlement)| settlement.clone()).collect();
     let mut tries = 0;
     loop {
-        let now = shared.clock.now();
-        let result = shared.broker.settle(name, stamp, now, settlements.clone()).await;
+        let result = attempt(&shared, name, stamp, settlements.clone()).await;
         match &result {
             Err(error) if error.kind().is_transient() || error.kind() == Kind::Misconfigured => {
                 tracing::warn!(queue = %name, kind = %error.kind(), %error, tries, "could not settle yet");
@@ -178,4 +178,24 @@ async fn settle(
             Ok(_) | Err(_) => return Back { queue, stamp, batch, result },
         }
     }
+}
+
+/// One attempt. A broker that is silent must not take outcomes with it when the worker's time is over: from the
+/// drain phase on they are on the disk first, those under way too. The stamp is the same, so none counts twice.
+async fn attempt(
+    shared: &Shared,
+    queue: &QueueName,
+    stamp: Stamp,
+    settlements: Arc<[Settlement]>,
+) -> Result<Settled, BrokerError> {
+    let now = shared.clock.now();
+    let sent = shared.broker.settle(queue, stamp, now, settlements.clone());
+    let Some(leaving) = &shared.leaving else { return sent.await };
+    let mut phase = shared.phase();
+    tokio::select! {
+        biased;
+        _ = phase.wait_for(|phase| *phase >= Phase::Draining) => {}
+        result = sent => return result,
+    }
+    leaving.settle(queue, stamp, now, settlements).await
 }

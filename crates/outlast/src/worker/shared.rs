@@ -120,6 +120,8 @@ pub(super) struct Counters {
 
 pub(super) struct Shared {
     pub(super) broker: Arc<dyn Broker>,
+    /// Takes outcomes from the drain phase on, where outages are outlived.
+    pub(super) leaving: Option<Arc<dyn Broker>>,
     /// An outage of the broker has lines of its own in the log.
     tells_outages: bool,
     pub(super) clock: Clock,
@@ -153,6 +155,7 @@ pub(super) struct Shared {
 /// What `life` gives a new worker's shared state.
 pub(super) struct Parts {
     pub(super) broker: Arc<dyn Broker>,
+    pub(super) leaving: Option<Arc<dyn Broker>>,
     pub(super) tells_outages: bool,
     pub(super) clock: Clock,
     pub(super) control: WorkerControl,
@@ -175,6 +178,7 @@ impl Shared {
         let extended_at = AtomicI64::new(parts.clock.now().as_millis());
         let shared = Self {
             broker: parts.broker,
+            leaving: parts.leaving,
             tells_outages: parts.tells_outages,
             clock: parts.clock,
             control: parts.control,

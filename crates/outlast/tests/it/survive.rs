@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outlast::survive::{SpoolErrorKind, SpoolLimits, Status, Survive};
 use outlast::{
-    Client, Connection, ErrorKind, Inspect, Kind, OnOutage, QueueName, Readiness, TaskRequest,
+    Cancel, Client, Connection, ErrorKind, Inspect, Kind, OnOutage, QueueName, Readiness, TaskRequest,
     Verdict, Worker,
 };
 use outlast_testkit::fault::{Fault, FaultBroker, Verb};
@@ -198,6 +198,41 @@ async fn a_worker_that_ends_in_an_outage_leaves_its_outcomes_in_the_journal() {
     world.faults.heal();
     world.until("it is applied", |status| status.counts.applied == 1).await;
     assert_eq!((runs.load(Ordering::SeqCst), world.pending().await), (1, 0));
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_while_its_broker_is_silent_leaves_every_outcome_in_the_journal() {
+    // What ended in the last second was still waiting for the broker's answer when the worker's time was over: it
+    // was in neither place.
+    let world = World::new().await;
+    for task_type in ["ends", "hangs"] {
+        world.client.enqueue(TaskRequest::raw(task_type, "")).await.unwrap();
+    }
+    let begun = Arc::new(tokio::sync::Semaphore::new(0));
+    let (one, other) = (begun.clone(), begun.clone());
+    let worker = Worker::new(&world.client).slots(2).handle_type("ends", move |cancel: Cancel| {
+        one.add_permits(1);
+        async move {
+            cancel.cancelled().await;
+        }
+    });
+    let worker = worker.handle_type("hangs", move |cancel: Cancel| {
+        other.add_permits(1);
+        async move {
+            // It listens, and is given until the last phase to end by itself.
+            cancel.cancelled().await;
+            std::future::pending::<()>().await;
+        }
+    });
+    let control = worker.control();
+    let running = tokio::spawn(worker.run());
+    let _both = soon("both run", begun.acquire_many(2)).await.unwrap();
+    // Nothing else, or the breaker would open before the end, and refused outcomes are journaled at once.
+    world.faults.always(Verb::Settle, Fault::Hang);
+    control.stop();
+    let summary = soon("the worker ends", running).await.unwrap().unwrap();
+    assert_eq!((summary.succeeded, summary.released, summary.unsettled), (1, 1, 0));
+    assert_eq!(world.status().journal.items, 2);
 }
 
 #[tokio::test]
