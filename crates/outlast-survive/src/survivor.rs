@@ -253,8 +253,8 @@ impl Survivor {
     ///
     /// # Errors
     /// What the broker answers, if it will answer the same again.
-    pub async fn sign_on(&self, queue: &QueueName, beat: &Beat) -> Result<BeatReply, BrokerError> {
-        let home = self.breaker.home(queue);
+    pub async fn sign_on(&self, beat: &Beat) -> Result<BeatReply, BrokerError> {
+        let home = self.breaker.home_of_beat(beat);
         loop {
             match self.breaker.beat(self.clock.now(), beat).await {
                 Ok(reply) => return Ok(reply),

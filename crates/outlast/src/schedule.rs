@@ -182,6 +182,8 @@ struct Entry {
     schedule: Schedule,
     /// Every tick up to here has been dealt with. `None` until the broker was asked.
     position: Option<Timestamp>,
+    /// When it began without the broker's word, until the broker says what was before.
+    assumed: Option<Timestamp>,
     paused: bool,
 }
 
@@ -233,7 +235,7 @@ impl Scheduler {
         if entries.contains_key(&name) {
             return Err(Error::invalid(format!("schedule {:?} is given twice", name.as_str())));
         }
-        entries.insert(name, Entry { schedule, position: None, paused: false });
+        entries.insert(name, Entry::new(schedule));
         drop(entries);
         self.inner.changed.notify_one();
         Ok(())
@@ -360,7 +362,7 @@ impl Scheduler {
         let is_recent = |shown: Timestamp| shown <= now && now.since(shown) < BEAT_EVERY;
         let views: Vec<ScheduleView> = {
             let entries = lock(&self.inner.entries);
-            let is_new = entries.values().any(|entry| entry.position.is_none());
+            let is_new = entries.values().any(Entry::is_unknown);
             match rounds.shown_at.is_some_and(is_recent) && !is_new {
                 true => Vec::new(),
                 false => entries.values().map(|entry| entry.schedule.view(now)).collect(),
@@ -373,14 +375,17 @@ impl Scheduler {
     }
 
     /// Beats. Where outages are outlived ticks do not wait for it: they go through the outbox, and what could
-    /// not be shown or recorded is later.
+    /// not be shown or recorded is later. Schedules that nobody could ask for begin now.
     async fn show(&self, rounds: &mut Rounds, schedules: Vec<ScheduleView>) -> Result<()> {
+        // Before the broker is asked: a tick that passes meanwhile is not missed.
+        let asked_at = self.now();
         let beaten = self.beat(rounds, schedules).await;
         let (Err(error), Some(_)) = (&beaten, &self.inner.connection.survivor) else {
             return beaten;
         };
         tracing::debug!(%error, "could not show schedules");
         rounds.shown_at = Some(self.now());
+        lock(&self.inner.entries).values_mut().for_each(|entry| entry.assume(asked_at));
         // The history of one schedule keeps no more.
         let beyond = rounds.done.len().saturating_sub(limits::TICKS_KEPT);
         rounds.done.drain(..beyond);
@@ -390,19 +395,20 @@ impl Scheduler {
     /// Brings ticks into the history, and shows schedules.
     async fn beat(&self, rounds: &mut Rounds, schedules: Vec<ScheduleView>) -> Result<()> {
         let now = self.now();
-        let ticks = rounds.done.clone();
+        // What was recorded before comes first: afterwards nobody could say what was missed until today.
+        let is_asking = lock(&self.inner.entries).values().any(|entry| entry.assumed.is_some());
+        let ticks = if is_asking { Vec::new() } else { rounds.done.clone() };
+        let recorded = ticks.len();
         let beat = Beat { schedules, ticks, ttl: BEAT_TTL, ..Beat::default() };
         let reply = self.inner.connection.broker.beat(now, &beat).await?;
-        rounds.done.clear();
+        rounds.done.drain(..recorded);
         if !beat.schedules.is_empty() {
             rounds.shown_at = Some(now);
         }
         let mut entries = lock(&self.inner.entries);
-        for state in reply.schedules {
-            if let Some(entry) = entries.get_mut(&state.name) {
-                rounds.done.extend(entry.learn(state, now));
-            }
-        }
+        let learn = |state: ScheduleState| entries.get_mut(&state.name)?.learn(state, now);
+        let begun: Vec<TickRecord> = reply.schedules.into_iter().filter_map(learn).collect();
+        rounds.done.splice(..0, begun);
         Ok(())
     }
 
@@ -418,16 +424,39 @@ impl Scheduler {
 }
 
 impl Entry {
+    fn new(schedule: Schedule) -> Self {
+        Self { schedule, position: None, assumed: None, paused: false }
+    }
+
+    /// True until the broker has said what it knows of it.
+    fn is_unknown(&self) -> bool {
+        self.position.is_none() || self.assumed.is_some()
+    }
+
+    /// Begins without the broker's word.
+    fn assume(&mut self, now: Timestamp) {
+        if self.position.is_none() {
+            (self.position, self.assumed) = (Some(now), Some(now));
+        }
+    }
+
     /// Takes over what the broker knows. A schedule that was never seen begins now, and the beginning is
-    /// recorded: its first tick may be missed, too.
+    /// recorded: its first tick may be missed, too. One that began without the broker's word catches up with
+    /// what was before; ticks that it has enqueued meanwhile are taken once.
     fn learn(&mut self, state: ScheduleState, now: Timestamp) -> Option<TickRecord> {
         self.paused = state.paused_since.is_some();
-        self.position = self.position.max(state.last_tick);
-        if self.position.is_some() {
+        let begun = self.assumed.take();
+        if let Some(last) = state.last_tick {
+            let catches_up =
+                begun.is_some_and(|at| last < at && self.schedule.missed != Missed::Skip);
+            self.position = if catches_up { Some(last) } else { self.position.max(Some(last)) };
             return None;
         }
-        self.position = Some(now);
-        Some(TickRecord { schedule: state.name, tick: now, task: None, enqueued_at: now })
+        let tick = match self.position.replace(self.position.unwrap_or(now)) {
+            None => now,
+            Some(_) => begun?,
+        };
+        Some(TickRecord { schedule: state.name, tick, task: None, enqueued_at: now })
     }
 }
 
@@ -608,6 +637,31 @@ mod tests {
         world.round().await.expect("the next beat");
         let shown = world.model.schedules(shown.plus(BEAT_TTL)).await.expect("answered");
         assert_eq!(shown.len(), 2);
+    }
+
+    #[test]
+    fn a_schedule_that_began_without_its_broker_catches_up_with_what_was_before() {
+        let (before, begun, now) = (1_893_490_000, 1_893_499_200, 1_893_502_800);
+        let check = |missed, last_tick: Option<i64>, position, first_record: Option<i64>| {
+            let mut entry = Entry::new(hourly("a").missed(missed));
+            entry.assume(Timestamp::from_seconds(begun));
+            entry.assume(Timestamp::from_seconds(now));
+            let state = ScheduleState {
+                name: ScheduleName::stored("a"),
+                paused_since: None,
+                last_tick: last_tick.map(Timestamp::from_seconds),
+            };
+            let record = entry.learn(state, Timestamp::from_seconds(now));
+            assert_eq!(entry.position, Some(Timestamp::from_seconds(position)), "{missed:?}");
+            let first_record = first_record.map(Timestamp::from_seconds);
+            assert_eq!(record.map(|record| record.tick), first_record, "{missed:?}");
+            assert!(!entry.is_unknown());
+        };
+        check(Missed::Once, Some(before), before, None);
+        check(Missed::All, Some(before), before, None);
+        check(Missed::Skip, Some(before), begun, None);
+        check(Missed::Once, Some(now), now, None);
+        check(Missed::Once, None, begun, Some(begun));
     }
 
     #[test]

@@ -222,12 +222,12 @@ impl Breaker {
         }
     }
 
-    /// The home of a beat: that of its first queue, or the only one there is.
-    fn home_of_beat(&self, beat: &Beat) -> Option<Home> {
+    /// The home of a beat: that of its first queue, or of the default queue for one that has none.
+    pub(crate) fn home_of_beat(&self, beat: &Beat) -> Home {
         let of_worker = beat.worker.as_ref().and_then(|worker| worker.view.queues.first());
         match of_worker {
-            Some((queue, _)) => Some(self.below.home(queue)),
-            None => self.homes().keys().next().cloned(),
+            Some((queue, _)) => self.below.home(queue),
+            None => self.below.home(&QueueName::default_queue()),
         }
     }
 }
@@ -395,10 +395,7 @@ impl Broker for Breaker {
 
     async fn beat(&self, now: Timestamp, beat: &Beat) -> Result<BeatReply, BrokerError> {
         let call = self.below.beat(now, beat);
-        match self.home_of_beat(beat) {
-            Some(home) => self.through(&home, Class::Consume, (SLOW, CALL_MAX), call).await,
-            None => call.await,
-        }
+        self.through(&self.home_of_beat(beat), Class::Consume, (SLOW, CALL_MAX), call).await
     }
 
     fn home(&self, queue: &QueueName) -> Home {

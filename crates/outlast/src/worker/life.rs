@@ -25,6 +25,7 @@ use outlast_core::inspect::{WorkerStatus, WorkerView};
 use outlast_core::{Kind, LeaseToken};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::claimer::Claimer;
 use super::keeper::{BEAT_TTL, Keeper};
@@ -140,12 +141,23 @@ struct Actors {
     claimer: tokio::task::JoinHandle<()>,
     settler: tokio::task::JoinHandle<()>,
     keeper: tokio::task::JoinHandle<()>,
-    others: Vec<tokio::task::JoinHandle<()>>,
+    others: Vec<AbortOnDropHandle<()>>,
     settler_stop: CancellationToken,
+}
+
+/// Keeps the schedules of a worker until it drains.
+fn keep_schedules(worker: &Worker) -> AbortOnDropHandle<()> {
+    let (scheduler, mut phase) = (worker.control.scheduler.clone(), worker.control.watch());
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let stop = phase.wait_for(|phase| *phase >= Phase::Draining);
+        scheduler.run_while(stop).await;
+    }))
 }
 
 async fn start(mut worker: Worker) -> Result<(Arc<Shared>, Actors, WorkerView)> {
     let view = view(&worker);
+    // Ticks of an outage go through the outbox: they do not wait for the first beat.
+    let schedules = keep_schedules(&worker);
     let connection = worker.client.connection().clone();
     let token = first_beat(&connection, &view).await?;
     let mut service = RunService::new(Service(Arc::new(std::mem::take(&mut worker.router))));
@@ -172,17 +184,11 @@ async fn start(mut worker: Worker) -> Result<(Arc<Shared>, Actors, WorkerView)> 
     // Before the first lease is written.
     skew::measure(&shared).await;
     let settler_stop = CancellationToken::new();
-    let scheduler = worker.control.scheduler.clone();
-    let mut draining = shared.phase();
-    let schedules = async move {
-        let stop = draining.wait_for(|phase| *phase >= Phase::Draining);
-        scheduler.run_while(stop).await;
-    };
     let actors = Actors {
         claimer: tokio::spawn(Claimer::new(shared.clone()).run()),
         settler: tokio::spawn(Settler::new(shared.clone(), inbox).run(settler_stop.clone())),
         keeper: tokio::spawn(Keeper::new(shared.clone(), view.clone()).run()),
-        others: vec![tokio::spawn(sweeper::run(shared.clone())), tokio::spawn(schedules)],
+        others: vec![AbortOnDropHandle::new(tokio::spawn(sweeper::run(shared.clone()))), schedules],
         settler_stop,
     };
     Ok((shared, actors, view))
@@ -215,9 +221,9 @@ fn view(worker: &Worker) -> WorkerView {
 async fn first_beat(connection: &Connection, view: &WorkerView) -> Result<LeaseToken> {
     let first = WorkerBeat { view: view.clone(), token: None, seen: 0 };
     let beat = Beat { worker: Some(first), ttl: BEAT_TTL, ..Beat::default() };
-    let reply = match (&connection.survivor, view.queues.first()) {
-        (Some(survivor), Some((queue, _))) => survivor.sign_on(queue, &beat).await?,
-        _ => connection.broker.beat(connection.clock.now(), &beat).await?,
+    let reply = match &connection.survivor {
+        Some(survivor) => survivor.sign_on(&beat).await?,
+        None => connection.broker.beat(connection.clock.now(), &beat).await?,
     };
     reply.token.ok_or_else(|| {
         let kind = ErrorKind::Broker(Kind::Corrupt);
@@ -280,9 +286,7 @@ async fn end(
         }
     }
     last_beat(shared, view, times.flushed).await;
-    for actor in actors.others {
-        actor.abort();
-    }
+    drop(actors.others);
     summary(shared, unsettled)
 }
 

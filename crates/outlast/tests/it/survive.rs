@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use outlast::survive::{SpoolErrorKind, SpoolLimits, Status, Survive};
 use outlast::{
-    Cancel, Client, Connection, ErrorKind, Inspect, Kind, OnOutage, QueueName, Readiness, TaskRequest,
-    Verdict, Worker,
+    Cancel, Client, Connection, ErrorKind, Inspect, Kind, OnOutage, QueueName, Readiness, Schedule,
+    TaskRequest, Verdict, Worker,
 };
 use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 use outlast_testkit::model::ModelBroker;
@@ -233,6 +233,28 @@ async fn a_worker_that_ends_while_its_broker_is_silent_leaves_every_outcome_in_t
     let summary = soon("the worker ends", running).await.unwrap().unwrap();
     assert_eq!((summary.succeeded, summary.released, summary.unsettled), (1, 1, 0));
     assert_eq!(world.status().journal.items, 2);
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_in_an_outage_enqueues_its_ticks_with_handlers_and_without() {
+    // Its schedules waited for the first beat, and one without handlers did not start at all.
+    for has_handlers in [true, false] {
+        let world = World::new().await;
+        world.down();
+        let schedule =
+            Schedule::new("often", "@every 1s", TaskRequest::raw("tick", "").queue("ticks"));
+        let mut worker = Worker::new(&world.client).schedule(schedule.unwrap());
+        if has_handlers {
+            worker = worker.handle_type("t", async || {});
+        }
+        let control = worker.control();
+        let running = tokio::spawn(worker.run());
+        world.until("a tick is stored", |status| status.outbox.items > 0).await;
+        world.faults.heal();
+        world.until("it is delivered", |status| status.counts.delivered > 0).await;
+        control.stop();
+        soon("it ends", running).await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test]
