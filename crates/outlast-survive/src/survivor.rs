@@ -28,6 +28,9 @@ const ENQUEUE_PATIENCE: Duration = Duration::from_millis(250);
 /// The same for an outcome, for which nobody waits but the end of the process.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long no process of ours takes expired leases back after an outage: three beats of a worker.
+const GRACE: Duration = Duration::from_secs(15);
+
 /// How to survive.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -43,6 +46,9 @@ pub struct Config {
     pub journal: JournalMode,
     /// How long an enqueue waits for the broker before it is stored.
     pub patience: Duration,
+    /// How long expired leases are left alone after an outage, and after the start of a process, which cannot know
+    /// of one: workers that outlived it report first.
+    pub grace: Duration,
     /// What tells the time.
     pub clock: Clock,
 }
@@ -57,6 +63,7 @@ impl Config {
             limits: SpoolLimits::default(),
             journal: JournalMode::default(),
             patience: ENQUEUE_PATIENCE,
+            grace: GRACE,
             clock,
         }
     }
@@ -147,7 +154,7 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
         Keeper { below, spool, events, patience, doubtful: Arc::default() }
     };
 
-    let breaker = Breaker::new(broker, clock.clone(), events.clone());
+    let breaker = Breaker::new(broker, clock.clone(), events.clone(), config.grace);
     let ledger = Arc::new(Ledger::new(breaker.clone(), spool.clone(), events.clone()));
     let journal = Journal::new(keeper(ledger.clone(), SETTLE_PATIENCE), config.journal)?;
     let journal = Arc::new(journal);

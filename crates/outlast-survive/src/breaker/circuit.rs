@@ -158,6 +158,11 @@ impl Circuit {
         }
     }
 
+    /// How many calls have failed since the last success.
+    pub(super) fn failures_in_a_row(&self) -> u32 {
+        self.in_a_row
+    }
+
     /// True if a call would pass now.
     pub(super) fn admits(&self) -> bool {
         match self.phase {

@@ -7,6 +7,10 @@ use outlast_core::{Epoch, Home, Kind, Timestamp};
 
 use super::circuit::{Circuit, CircuitState, Event, Moment, Outcome, Reply};
 
+/// So many failures in a row say that the home may be away, although its circuit is still closed. Fewer are nothing: at
+/// a thousand calls a second of which one in a hundred fails, two in a row come every ten seconds.
+const AWAY_IN_A_ROW: u32 = 3;
+
 /// What kind of work a call is. A home can fail in one class alone: one that is out of memory takes no new
 /// tasks and still hands out and settles those it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,8 +59,8 @@ pub(super) enum News {
 pub(super) struct HomeState {
     circuits: [Circuit; Class::ALL.len()],
     outage: Option<Outage>,
-    /// When the last outage ended.
-    back_at: Option<Moment>,
+    /// When the home was last known, or had to be taken, to be out of its workers' reach.
+    away_at: Moment,
     epoch: Option<Epoch>,
     /// When data was seen to be there that was not known before.
     renewed_at: Option<Moment>,
@@ -77,12 +81,13 @@ pub(super) struct Now {
 }
 
 impl HomeState {
-    pub(super) fn new() -> Self {
+    /// A home that is met now. Nobody here knows what was before, so it counts as one that has just come back.
+    pub(super) fn new(now: Moment) -> Self {
         let circuits = std::array::from_fn(|_| Circuit::new());
         Self {
             circuits,
             outage: None,
-            back_at: None,
+            away_at: now,
             epoch: None,
             renewed_at: None,
             is_probed: false,
@@ -101,8 +106,21 @@ impl HomeState {
         self.outage.as_ref()
     }
 
-    pub(super) fn back_at(&self) -> Option<Moment> {
-        self.back_at
+    /// True while workers may not have been able to report and to extend their leases, and for `grace` after: what
+    /// has expired is left alone (law L8).
+    pub(super) fn is_in_grace(&self, now: Moment, grace: Duration) -> bool {
+        self.is_away() || now.saturating_sub(self.away_at) < grace
+    }
+
+    /// A home that refuses new tasks alone, for lack of memory or rights, is in reach of its workers.
+    fn is_away(&self) -> bool {
+        let is_unreachable = |outage: &Outage| match outage.kind {
+            Kind::Unavailable | Kind::Ambiguous => true,
+            Kind::Busy | Kind::Misconfigured => false,
+            Kind::Rejected | Kind::Corrupt | Kind::Superseded => false,
+        };
+        self.state(Class::Consume) != CircuitState::Closed
+            || (!self.is_well() && self.outage.as_ref().is_none_or(is_unreachable))
     }
 
     pub(super) fn renewed_at(&self) -> Option<Moment> {
@@ -119,15 +137,23 @@ impl HomeState {
     }
 
     pub(super) fn on(&mut self, class: Class, event: Event, now: Now) -> Reply {
-        self.circuits[class as usize].on(event, now.moment, now.dice)
+        let was_away = self.is_away();
+        let reply = self.circuits[class as usize].on(event, now.moment, now.dice);
+        let circuit = &self.circuits[class as usize];
+        let is_failing =
+            circuit.state() == CircuitState::Closed && circuit.failures_in_a_row() >= AWAY_IN_A_ROW;
+        if was_away || is_failing || self.is_away() {
+            self.away_at = now.moment;
+        }
+        reply
     }
 
     /// Hands the outcome of a probe to the circuits that wait for one. They share it, so that two classes
     /// that are down cost no more than one.
     pub(super) fn probed(&mut self, outcome: Outcome, now: Now) {
-        for circuit in &mut self.circuits {
-            if circuit.probe_at().is_some() {
-                circuit.on(Event::Probed(outcome), now.moment, now.dice);
+        for class in Class::ALL {
+            if self.circuits[class as usize].probe_at().is_some() {
+                self.on(class, Event::Probed(outcome), now);
             }
         }
     }
@@ -142,7 +168,6 @@ impl HomeState {
     ) -> Option<News> {
         if self.is_well() {
             let outage = self.outage.take()?;
-            self.back_at = Some(now.moment);
             return Some(News::Up(home.clone(), now.time.since(outage.since)));
         }
         if self.outage.is_some() {
@@ -162,5 +187,39 @@ impl HomeState {
         }
         let from = from.filter(|from| from != epoch)?;
         Some(News::Epoch { home: home.clone(), from, to: epoch.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Duration = Duration::from_secs(15);
+
+    #[test]
+    fn what_has_expired_is_left_alone_while_workers_cannot_report_and_not_for_a_full_memory() {
+        let home = Home("a".into());
+        let check = |class, kind, failures: u32, is_left_alone| {
+            let now = Now { moment: 10 * GRACE, time: Timestamp::from_seconds(0), dice: 0.5 };
+            let mut state = HomeState::new(Duration::ZERO);
+            assert!(!state.is_in_grace(now.moment, GRACE));
+            for _ in 0..failures {
+                state.on(class, Event::Ended(Outcome::Bad(kind)), now);
+                state.news(&home, now, || (kind, String::new()));
+            }
+            let is_in_grace = state.is_in_grace(now.moment, GRACE);
+            assert_eq!(is_in_grace, is_left_alone, "{class:?}, {kind}, {failures}");
+            let later = Now { moment: now.moment + 10 * GRACE, ..now };
+            state.probed(Outcome::Bad(kind), later);
+            is_in_grace && state.is_in_grace(later.moment, GRACE)
+        };
+        let (produce, consume) = (Class::Produce, Class::Consume);
+        assert!(!check(consume, Kind::Unavailable, 2, false));
+        assert!(!check(consume, Kind::Unavailable, 3, true), "not known to be down: it ends");
+        assert!(check(consume, Kind::Unavailable, 5, true), "down: as long as it lasts");
+        assert!(check(produce, Kind::Unavailable, 5, true));
+        assert!(check(consume, Kind::Busy, 5, true));
+        // Its first failures may be the beginning of anything; then it is known what it is.
+        assert!(!check(produce, Kind::Busy, 5, true));
     }
 }

@@ -38,14 +38,13 @@ const SLOW: Duration = Duration::from_secs(1);
 /// have shorter limits of their own.
 const CALL_MAX: Duration = Duration::from_secs(15);
 
-/// After an outage no process of ours takes expired leases back for this long: three beats of a worker.
-const GRACE: Duration = Duration::from_secs(15);
-
 /// The layer directly over the broker.
 pub(crate) struct Breaker {
     below: Arc<dyn Broker>,
     clock: Clock,
     events: Arc<Events>,
+    /// How long expired leases are left alone after an outage.
+    grace: Duration,
     begun: Instant,
     homes: Mutex<Homes>,
     /// Counts changes of any circuit.
@@ -73,11 +72,17 @@ impl std::fmt::Debug for Breaker {
 }
 
 impl Breaker {
-    pub(crate) fn new(below: Arc<dyn Broker>, clock: Clock, events: Arc<Events>) -> Arc<Self> {
+    pub(crate) fn new(
+        below: Arc<dyn Broker>,
+        clock: Clock,
+        events: Arc<Events>,
+        grace: Duration,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             below,
             clock,
             events,
+            grace,
             begun: Instant::now(),
             homes: Mutex::default(),
             changes: watch::channel(0).0,
@@ -166,7 +171,7 @@ impl Breaker {
     fn ask(&self, home: &Home, class: Class) -> Result<Pass<'_>, BrokerError> {
         let mut homes = self.homes();
         if !homes.contains_key(home) {
-            homes.insert(home.clone(), HomeState::new());
+            homes.insert(home.clone(), HomeState::new(self.begun.elapsed()));
             probe::meet(self.me.clone(), home.clone());
         }
         let Some(state) = homes.get_mut(home) else { return Err(refusal(home, None)) };
@@ -361,7 +366,8 @@ impl Broker for Breaker {
         self.through(&self.below.home(queue), Class::Consume, (SLOW, CALL_MAX), call).await
     }
 
-    /// Expired leases are left alone for a grace period after an outage (law L8).
+    /// Expired leases are left alone in an outage, and for a grace period after it and after the first look at a home
+    /// (law L8).
     async fn sweep(
         &self,
         queue: &QueueName,
@@ -416,11 +422,12 @@ impl Breaker {
         self.homes().get(home).is_none_or(|state| state.state(class) == CircuitState::Closed)
     }
 
-    /// True for a while after a home has come back: workers that outlived the outage report first.
+    /// True until a home has been back for a while: workers that outlived the outage report first.
     fn is_in_grace(&self, home: &Home) -> bool {
         let now = self.begun.elapsed();
-        let back_at = self.homes().get(home).and_then(HomeState::back_at);
-        back_at.is_some_and(|at| now.saturating_sub(at) < GRACE)
+        // A home that nobody has met yet is met by the call that follows.
+        let state = |state: &HomeState| state.is_in_grace(now, self.grace);
+        self.homes().get(home).map_or(!self.grace.is_zero(), state)
     }
 
     /// Notes the epoch of a home that was looked after.
@@ -428,7 +435,8 @@ impl Breaker {
         let now = self.begun.elapsed();
         let news = {
             let mut homes = self.homes();
-            homes.entry(home.clone()).or_insert_with(HomeState::new).seen(home, &health.epoch, now)
+            let meet = || HomeState::new(now);
+            homes.entry(home.clone()).or_insert_with(meet).seen(home, &health.epoch, now)
         };
         self.tell(news);
     }
