@@ -11,7 +11,8 @@
 //!
 //! Open, nothing passes: only the probe asks the broker. HalfOpen, one call at a time passes as a trial:
 //! a probe may succeed where calls of this class fail (out of memory, only writes that take memory do),
-//! and a home that nobody uses is closed by its second probe.
+//! and a home that nobody uses is closed by its second probe. The other way round, a probe that is refused for lack
+//! of memory brings consumers to HalfOpen, because claims and settlements may still pass.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -97,6 +98,8 @@ pub(super) enum Event {
     TrialDropped,
     /// The probe has ended.
     Probed(Outcome),
+    /// The probe was refused in a way that says nothing about this class: only a call can tell.
+    ProbedInVain,
 }
 
 /// What a circuit replies.
@@ -181,7 +184,7 @@ impl Circuit {
             // What passed before the circuit opened says nothing about now.
             (Phase::Open { .. } | Phase::HalfOpen { .. }, Event::Ended(_)) => Reply::Noted,
             (Phase::Open { .. }, Event::Ask) => Reply::Refuse,
-            (Phase::Open { tries, .. }, Event::Probed(Outcome::Good)) => {
+            (Phase::Open { tries, .. }, Event::Probed(Outcome::Good) | Event::ProbedInVain) => {
                 let probe_at = now + pause(tries, dice);
                 self.phase = Phase::HalfOpen { tries, probe_at, on_trial: false };
                 Reply::Noted
@@ -197,6 +200,11 @@ impl Circuit {
                 self.phase = Phase::HalfOpen { tries, probe_at, on_trial: false };
                 Reply::Noted
             }
+            (Phase::HalfOpen { tries, on_trial, .. }, Event::ProbedInVain) => {
+                let probe_at = now + pause(tries, dice);
+                self.phase = Phase::HalfOpen { tries, probe_at, on_trial };
+                Reply::Noted
+            }
             // While a trial is under way it has the say.
             (Phase::HalfOpen { tries, on_trial: true, .. }, Event::Probed(Outcome::Good)) => {
                 let probe_at = now + pause(tries, dice);
@@ -208,7 +216,10 @@ impl Circuit {
                 self.open(bad, tries.max(1) + 1, now, dice)
             }
             // A probe or a trial that ends after another one has closed or opened the circuit.
-            (Phase::Closed, Event::TrialEnded(_) | Event::TrialDropped | Event::Probed(_))
+            (
+                Phase::Closed,
+                Event::TrialEnded(_) | Event::TrialDropped | Event::Probed(_) | Event::ProbedInVain,
+            )
             | (Phase::Open { .. }, Event::TrialEnded(_) | Event::TrialDropped) => Reply::Noted,
         };
         if self.state() == before { reply } else { Reply::Left(before) }
@@ -291,6 +302,7 @@ mod tests {
             ("closed", Event::TrialEnded(DOWN), Reply::Noted, Closed),
             ("closed", Event::TrialDropped, Reply::Noted, Closed),
             ("closed", Event::Probed(DOWN), Reply::Noted, Closed),
+            ("closed", Event::ProbedInVain, Reply::Noted, Closed),
             ("open", Event::Ask, Reply::Refuse, Open),
             ("open", Event::Ended(Good), Reply::Noted, Open),
             ("open", Event::Ended(DOWN), Reply::Noted, Open),
@@ -299,10 +311,12 @@ mod tests {
             ("open", Event::Probed(Good), Reply::Left(Open), HalfOpen),
             ("open", Event::Probed(busy), Reply::Noted, Open),
             ("open", Event::Probed(Slow), Reply::Noted, Open),
+            ("open", Event::ProbedInVain, Reply::Left(Open), HalfOpen),
             ("half-open", Event::Ask, Reply::Trial, HalfOpen),
             ("half-open", Event::Ended(DOWN), Reply::Noted, HalfOpen),
             ("half-open", Event::Probed(Good), Reply::Left(HalfOpen), Closed),
             ("half-open", Event::Probed(DOWN), Reply::Left(HalfOpen), Open),
+            ("half-open", Event::ProbedInVain, Reply::Noted, HalfOpen),
             ("on trial", Event::Ask, Reply::Refuse, HalfOpen),
             ("on trial", Event::TrialEnded(Good), Reply::Left(HalfOpen), Closed),
             ("on trial", Event::TrialEnded(busy), Reply::Left(HalfOpen), Open),
@@ -310,6 +324,7 @@ mod tests {
             ("on trial", Event::TrialDropped, Reply::Noted, HalfOpen),
             ("on trial", Event::Probed(Good), Reply::Noted, HalfOpen),
             ("on trial", Event::Probed(DOWN), Reply::Left(HalfOpen), Open),
+            ("on trial", Event::ProbedInVain, Reply::Noted, HalfOpen),
         ];
         for (state, event, reply, after) in table {
             let mut circuit = in_state(state);

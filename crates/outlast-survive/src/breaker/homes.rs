@@ -149,11 +149,15 @@ impl HomeState {
     }
 
     /// Hands the outcome of a probe to the circuits that wait for one. They share it, so that two classes
-    /// that are down cost no more than one.
+    /// that are down cost no more than one. A probe takes memory: that there is none says nothing about those who free it.
     pub(super) fn probed(&mut self, outcome: Outcome, now: Now) {
         for class in Class::ALL {
             if self.circuits[class as usize].probe_at().is_some() {
-                self.on(class, Event::Probed(outcome), now);
+                let event = match (class, outcome) {
+                    (Class::Consume, Outcome::Bad(Kind::Busy)) => Event::ProbedInVain,
+                    _ => Event::Probed(outcome),
+                };
+                self.on(class, event, now);
             }
         }
     }

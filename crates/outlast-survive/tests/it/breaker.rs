@@ -93,6 +93,27 @@ async fn a_broker_without_memory_for_new_tasks_still_hands_out_and_settles() {
 }
 
 #[tokio::test]
+async fn a_broker_that_comes_back_with_its_memory_full_is_drained() {
+    // Its probes were refused, and so nobody asked again whether claims pass: it stayed full for ever.
+    let bed = Bed::new();
+    bed.enqueue(&["a"]).await.expect("answers");
+    bed.broken().await;
+    let failing = bed.survivor.failing();
+    while bed.status().homes[0].consume == CircuitState::Closed {
+        failing.claim(&queue("q"), stamp(), NOW, &want(1)).await.expect_err("is down");
+    }
+    bed.faults.heal();
+    bed.faults.always(Verb::Enqueue, Fault::Busy);
+    bed.faults.always(Verb::Health, Fault::Busy);
+    bed.until("claims may be tried", |status| status.homes[0].consume == CircuitState::HalfOpen)
+        .await;
+    let claimed = bed.claim(1).await;
+    assert_eq!(bed.done(&claimed[0]).await, outlast_core::SettleVerdict::Applied);
+    let home = &bed.status().homes[0];
+    assert_eq!(home.consume, CircuitState::Closed);
+}
+
+#[tokio::test]
 async fn a_call_that_hangs_counts_before_it_ends() {
     let bed = Bed::new();
     bed.faults.script(Verb::Enqueue, vec![Some(Fault::Hang); 5]);
