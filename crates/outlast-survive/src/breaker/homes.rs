@@ -61,6 +61,8 @@ pub(super) struct HomeState {
     outage: Option<Outage>,
     /// When the home was last known, or had to be taken, to be out of its workers' reach.
     away_at: Moment,
+    /// A worker's call has succeeded since the home went down.
+    is_reached: bool,
     epoch: Option<Epoch>,
     /// When data was seen to be there that was not known before.
     renewed_at: Option<Moment>,
@@ -88,6 +90,7 @@ impl HomeState {
             circuits,
             outage: None,
             away_at: now,
+            is_reached: true,
             epoch: None,
             renewed_at: None,
             is_probed: false,
@@ -112,15 +115,10 @@ impl HomeState {
         self.is_away() || now.saturating_sub(self.away_at) < grace
     }
 
-    /// A home that refuses new tasks alone, for lack of memory or rights, is in reach of its workers.
+    /// A home that refuses new tasks alone, for lack of memory or rights, is in reach of its workers: one of their
+    /// calls says so.
     fn is_away(&self) -> bool {
-        let is_unreachable = |outage: &Outage| match outage.kind {
-            Kind::Unavailable | Kind::Ambiguous => true,
-            Kind::Busy | Kind::Misconfigured => false,
-            Kind::Rejected | Kind::Corrupt | Kind::Superseded => false,
-        };
-        self.state(Class::Consume) != CircuitState::Closed
-            || (!self.is_well() && self.outage.as_ref().is_none_or(is_unreachable))
+        self.state(Class::Consume) != CircuitState::Closed || (!self.is_well() && !self.is_reached)
     }
 
     pub(super) fn renewed_at(&self) -> Option<Moment> {
@@ -138,6 +136,9 @@ impl HomeState {
 
     pub(super) fn on(&mut self, class: Class, event: Event, now: Now) -> Reply {
         let was_away = self.is_away();
+        let has_succeeded =
+            matches!(event, Event::Ended(Outcome::Good) | Event::TrialEnded(Outcome::Good));
+        self.is_reached |= class == Class::Consume && has_succeeded;
         let reply = self.circuits[class as usize].on(event, now.moment, now.dice);
         let circuit = &self.circuits[class as usize];
         let is_failing =
@@ -180,6 +181,7 @@ impl HomeState {
         let (kind, reason) = why();
         let outage = Outage { since: now.time, kind, reason };
         self.outage = Some(outage.clone());
+        self.is_reached = false;
         Some(News::Down(home.clone(), outage))
     }
 
@@ -200,30 +202,59 @@ mod tests {
 
     const GRACE: Duration = Duration::from_secs(15);
 
-    #[test]
-    fn what_has_expired_is_left_alone_while_workers_cannot_report_and_not_for_a_full_memory() {
-        let home = Home("a".into());
-        let check = |class, kind, failures: u32, is_left_alone| {
+    struct World {
+        state: HomeState,
+        now: Now,
+    }
+
+    impl World {
+        fn new() -> Self {
             let now = Now { moment: 10 * GRACE, time: Timestamp::from_seconds(0), dice: 0.5 };
-            let mut state = HomeState::new(Duration::ZERO);
-            assert!(!state.is_in_grace(now.moment, GRACE));
-            for _ in 0..failures {
-                state.on(class, Event::Ended(Outcome::Bad(kind)), now);
-                state.news(&home, now, || (kind, String::new()));
+            Self { state: HomeState::new(Duration::ZERO), now }
+        }
+
+        fn ended(&mut self, class: Class, outcome: Outcome, times: u32) {
+            for _ in 0..times {
+                self.state.on(class, Event::Ended(outcome), self.now);
+                let why = || (Kind::Unavailable, String::new());
+                self.state.news(&Home("a".into()), self.now, why);
             }
-            let is_in_grace = state.is_in_grace(now.moment, GRACE);
-            assert_eq!(is_in_grace, is_left_alone, "{class:?}, {kind}, {failures}");
-            let later = Now { moment: now.moment + 10 * GRACE, ..now };
-            state.probed(Outcome::Bad(kind), later);
-            is_in_grace && state.is_in_grace(later.moment, GRACE)
-        };
-        let (produce, consume) = (Class::Produce, Class::Consume);
-        assert!(!check(consume, Kind::Unavailable, 2, false));
-        assert!(!check(consume, Kind::Unavailable, 3, true), "not known to be down: it ends");
-        assert!(check(consume, Kind::Unavailable, 5, true), "down: as long as it lasts");
-        assert!(check(produce, Kind::Unavailable, 5, true));
-        assert!(check(consume, Kind::Busy, 5, true));
-        // Its first failures may be the beginning of anything; then it is known what it is.
-        assert!(!check(produce, Kind::Busy, 5, true));
+        }
+
+        /// Whether it is in its grace period now, and after a long time and another probe of this outcome.
+        fn is_in_grace(&mut self, probed: Outcome) -> (bool, bool) {
+            let soon = self.state.is_in_grace(self.now.moment, GRACE);
+            self.now.moment += 10 * GRACE;
+            self.state.probed(probed, self.now);
+            (soon, self.state.is_in_grace(self.now.moment, GRACE))
+        }
+    }
+
+    #[test]
+    fn what_has_expired_is_left_alone_while_workers_may_not_be_able_to_report() {
+        let down = Outcome::Bad(Kind::Unavailable);
+        let table = [
+            (Class::Consume, 2, (false, false)),
+            // Not known to be down: it ends by itself.
+            (Class::Consume, 3, (true, false)),
+            (Class::Consume, 5, (true, true)),
+            (Class::Produce, 5, (true, true)),
+        ];
+        for (class, failures, expected) in table {
+            let mut world = World::new();
+            assert!(!world.state.is_in_grace(world.now.moment, GRACE));
+            world.ended(class, down, failures);
+            assert_eq!(world.is_in_grace(down), expected, "{class:?}, {failures}");
+        }
+    }
+
+    #[test]
+    fn what_has_expired_is_taken_back_from_a_home_that_only_takes_no_new_tasks() {
+        let full = Outcome::Bad(Kind::Busy);
+        let mut world = World::new();
+        world.ended(Class::Produce, full, 5);
+        world.ended(Class::Consume, Outcome::Good, 1);
+        assert_eq!(world.is_in_grace(full), (true, false));
+        assert!(!world.state.is_well());
     }
 }
