@@ -390,8 +390,10 @@ impl Broker for Breaker {
         let home = interest.queues.first().map(|queue| self.below.home(queue));
         let home = home.or_else(|| self.homes().keys().next().cloned());
         let Some(home) = home else { return self.below.wait(interest, now, at_most).await };
+        // Before the look: a change right after it wakes, too.
+        let mut changes = self.changes.subscribe();
         if !self.is_closed(&home, Class::Consume) {
-            self.changed(at_most).await;
+            let _ = tokio::time::timeout(at_most, changes.changed()).await;
             return Ok(Woke::default());
         }
         let limit = (at_most + SLOW, at_most + CALL_MAX);
