@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outlast_core::{
-    Beat, BeatReply, Broker, BrokerError, Enqueued, Kind, NewTask, QueueName, Stamp, Timestamp,
+    Backoff, Beat, BeatReply, Broker, BrokerError, Enqueued, Kind, NewTask, QueueName, Stamp,
+    Timestamp,
 };
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -24,6 +25,14 @@ use crate::spool::{Spool, SpoolError, SpoolLimits, Store, Waiting};
 /// How long a producer waits for the broker before its task is stored instead: no caller notices a quarter of
 /// a second, and a broker that is well needs a hundredth of it.
 const ENQUEUE_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long an enqueue that waits for its broker pauses between attempts.
+const ENQUEUE_PAUSE: Backoff = Backoff::Exponential {
+    base: Duration::from_millis(50),
+    factor: 2.0,
+    cap: Duration::from_secs(1),
+    jitter: 0.5,
+};
 
 /// The same for an outcome, for which nobody waits but the end of the process.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
@@ -224,7 +233,8 @@ impl Survivor {
         }
     }
 
-    /// Asks again, under the same stamp, whenever the breaker lets it pass.
+    /// Asks again, under the same stamp, whenever the breaker lets it pass, and not at once where it always does: a
+    /// home whose other calls succeed is never down.
     async fn enqueue_within(
         &self,
         at_most: Duration,
@@ -233,7 +243,7 @@ impl Survivor {
         tasks: Arc<[NewTask]>,
     ) -> Result<Enqueued, BrokerError> {
         let until = Instant::now() + at_most;
-        let mut is_open = false;
+        let (mut is_open, mut tries) = (false, 0);
         loop {
             let error = match self.journal.enqueue(queue, stamp, now, tasks.clone()).await {
                 Ok(enqueued) => return Ok(enqueued),
@@ -244,8 +254,13 @@ impl Survivor {
                 Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured => false,
                 Kind::Rejected | Kind::Corrupt | Kind::Superseded => true,
             };
-            let waited = timeout_at(until, self.until_up(queue)).await;
-            if is_final || waited.is_err() || Instant::now() >= until {
+            let pause = ENQUEUE_PAUSE.delay(tries, rand::random());
+            tries = tries.saturating_add(1);
+            let ready = async {
+                tokio::time::sleep(pause).await;
+                self.until_up(queue).await;
+            };
+            if is_final || timeout_at(until, ready).await.is_err() {
                 return Err(match is_open {
                     true => BrokerError::new(Kind::Ambiguous, "no attempt was answered")
                         .with_source(error),

@@ -8,7 +8,7 @@ use outlast_core::broker::Recovery;
 use outlast_core::{
     Broker, BrokerError, Health, Home, Kind, QueueName, Role, SweepBudget, Swept, Timestamp,
 };
-use outlast_survive::{CircuitState, Event};
+use outlast_survive::{CircuitState, Event, OnOutage};
 use outlast_testkit::fault::{Fault, Verb};
 use outlast_testkit::model::ModelBroker;
 use tokio::time::Instant;
@@ -111,6 +111,19 @@ async fn a_broker_that_comes_back_with_its_memory_full_is_drained() {
     assert_eq!(bed.done(&claimed[0]).await, outlast_core::SettleVerdict::Applied);
     let home = &bed.status().homes[0];
     assert_eq!(home.consume, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_enqueue_that_waits_pauses_between_its_attempts_although_nothing_is_known_to_be_down() {
+    // It asked again at once for as long as other calls kept the breaker closed.
+    let bed = Bed::new();
+    bed.faults.script(Verb::Enqueue, [Some(Fault::Busy); 4]);
+    let (wait, begun) = (OnOutage::Wait(Duration::from_secs(20)), Instant::now());
+    let (q, stamp) = (queue("q"), stamp());
+    let answer = bed.survivor.enqueue(wait, (&q, stamp), NOW, tasks(&["a"])).await;
+    answer.expect("the fifth attempt succeeds");
+    assert_eq!(bed.faults.calls(Verb::Enqueue), 5);
+    assert!(begun.elapsed() > Duration::from_millis(300), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
