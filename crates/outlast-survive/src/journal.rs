@@ -138,24 +138,29 @@ impl Journal {
         *last = kept.last.max(*last);
     }
 
-    fn owes(&self, queue: &QueueName) -> Option<i64> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied()
+    /// True while outcomes of the queue wait that must be reported before its next claim.
+    pub(crate) fn owes(&self, queue: &QueueName) -> Result<bool, SpoolError> {
+        let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner).get(queue).copied();
+        let Some(last) = owed else { return Ok(false) };
+        if self.spool().holds(Store::Journal, queue, last)? {
+            return Ok(true);
+        }
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        if owed.get(queue) == Some(&last) {
+            owed.remove(queue);
+        }
+        Ok(false)
     }
 
     /// Waits until what is owed to the queue has been reported.
     async fn reconcile(&self, queue: &QueueName) -> Result<(), BrokerError> {
-        let Some(last) = self.owes(queue) else { return Ok(()) };
         let until = Instant::now() + REPLAY_MAX;
-        while self.spool().holds(Store::Journal, queue, last).map_err(unseen)? {
+        while self.owes(queue).map_err(unseen)? {
             if Instant::now() >= until {
                 let what = format!("outcomes of queue {queue} are still in the journal");
                 return Err(BrokerError::new(Kind::Busy, what));
             }
             self.spool().room(LOOK_EVERY).await;
-        }
-        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-        if owed.get(queue) == Some(&last) {
-            owed.remove(queue);
         }
         Ok(())
     }

@@ -290,6 +290,15 @@ impl Survivor {
         }
     }
 
+    /// True while outcomes of this queue are in the journal that must be reported before its next claim. A claim would
+    /// wait for them, some seconds at most: who claims from several queues asks first, and goes on with the others.
+    ///
+    /// # Errors
+    /// [`SpoolError`] if the spool cannot be read.
+    pub fn owes(&self, queue: &QueueName) -> Result<bool, SpoolError> {
+        self.journal.owes(queue)
+    }
+
     /// Waits until enqueues of this queue would reach the broker. Safe to drop.
     pub async fn until_up(&self, queue: &QueueName) {
         let home = self.breaker.home(queue);

@@ -33,6 +33,8 @@ struct Round {
     claimed: usize,
     more: bool,
     failed: bool,
+    /// A queue was left out because outcomes of it wait in the journal.
+    owes: bool,
     /// A queue was left out because it has no room.
     full: bool,
     /// Queues that had nothing; the others need no wake-up.
@@ -71,6 +73,7 @@ impl Claimer {
             self.quiet = tokio::select! {
                 _ = phase.changed() => HashSet::new(),
                 () = self.shared.room.notified(), if round.full && !round.failed => HashSet::new(),
+                () = tokio::time::sleep(ERROR_PAUSE), if round.owes => HashSet::new(),
                 quiet = self.pause(&round) => quiet,
             };
         }
@@ -95,6 +98,10 @@ impl Claimer {
             // A claim without its answer has taken its room already.
             if room == 0 && !self.unanswered.contains_key(&index) {
                 round.full = true;
+                continue;
+            }
+            if shared.owes(&queue.name) {
+                round.owes = true;
                 continue;
             }
             let home = shared.broker.home(&queue.name);

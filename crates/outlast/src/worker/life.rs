@@ -168,7 +168,7 @@ async fn start(mut worker: Worker) -> Result<(Arc<Shared>, Actors, WorkerView)> 
     let (shared, inbox) = Shared::new(Parts {
         broker: connection.broker.clone(),
         leaving: connection.survivor.as_ref().map(|survivor| survivor.leaving(patience)),
-        tells_outages: connection.survivor.is_some(),
+        survivor: connection.survivor.clone(),
         clock: connection.clock.clone(),
         control: worker.control.clone(),
         token,

@@ -17,6 +17,7 @@ use super::skew::Skew;
 use super::{Phase, WorkerControl};
 use crate::Clock;
 use crate::handler::{Run, RunService, States, lock};
+use crate::survive::Survivor;
 
 /// Tasks that may be claimed ahead of a free slot. Only handlers that are over in a moment get any: see
 /// [`Shared::prefetch`].
@@ -122,8 +123,8 @@ pub(super) struct Shared {
     pub(super) broker: Arc<dyn Broker>,
     /// Takes outcomes from the drain phase on, where outages are outlived.
     pub(super) leaving: Option<Arc<dyn Broker>>,
-    /// An outage of the broker has lines of its own in the log.
-    tells_outages: bool,
+    /// Where outages are outlived: they have lines of their own in the log.
+    survivor: Option<Arc<Survivor>>,
     pub(super) clock: Clock,
     pub(super) control: WorkerControl,
     pub(super) token: LeaseToken,
@@ -156,7 +157,7 @@ pub(super) struct Shared {
 pub(super) struct Parts {
     pub(super) broker: Arc<dyn Broker>,
     pub(super) leaving: Option<Arc<dyn Broker>>,
-    pub(super) tells_outages: bool,
+    pub(super) survivor: Option<Arc<Survivor>>,
     pub(super) clock: Clock,
     pub(super) control: WorkerControl,
     pub(super) token: LeaseToken,
@@ -179,7 +180,7 @@ impl Shared {
         let shared = Self {
             broker: parts.broker,
             leaving: parts.leaving,
-            tells_outages: parts.tells_outages,
+            survivor: parts.survivor,
             clock: parts.clock,
             control: parts.control,
             token: parts.token,
@@ -210,10 +211,16 @@ impl Shared {
     pub(super) fn failed(&self, what: &str, queue: Option<&QueueName>, error: &BrokerError) {
         let (queue, kind) = (queue.map(QueueName::as_str), error.kind());
         let is_outage = kind.is_transient() || kind == Kind::Misconfigured;
-        match self.tells_outages && is_outage {
+        match self.survivor.is_some() && is_outage {
             true => tracing::debug!(queue, %kind, %error, "could not {what}"),
             false => tracing::warn!(queue, %kind, %error, "could not {what}"),
         }
+    }
+
+    /// True while nothing of the queue may be claimed, because outcomes of it wait in the journal: its claim would hold
+    /// up the other queues. If that cannot be seen, the claim says why.
+    pub(super) fn owes(&self, queue: &QueueName) -> bool {
+        self.survivor.as_ref().is_some_and(|survivor| survivor.owes(queue).unwrap_or(false))
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {

@@ -258,6 +258,37 @@ async fn a_worker_that_starts_in_an_outage_enqueues_its_ticks_with_handlers_and_
 }
 
 #[tokio::test]
+async fn a_queue_whose_outcomes_are_stuck_in_the_journal_holds_up_no_other() {
+    // Its claim waited five seconds for the journal, and was then taken for a failure of the whole broker.
+    let world = World::new().await;
+    world.client.enqueue(task().queue("stuck")).await.unwrap();
+    let (begun, faults) = (Arc::new(tokio::sync::Notify::new()), world.faults.clone());
+    let free = begun.clone();
+    let worker = Worker::new(&world.client).queue("stuck", 9).queue("free", 1).strict();
+    let worker = worker.handle_type("t", move || {
+        faults.always(Verb::Settle, Fault::Hang);
+        async {}
+    });
+    let worker = worker.handle_type("free", move || {
+        free.notify_one();
+        async {}
+    });
+    let control = worker.control();
+    let running = tokio::spawn(worker.run());
+    world.until("it is journaled", |status| status.journal.items > 0).await;
+    world.client.enqueue(task().queue("stuck")).await.unwrap();
+    let enqueued_at = tokio::time::Instant::now();
+    world.client.enqueue(TaskRequest::raw("free", "").queue("free")).await.unwrap();
+    soon("the other queue's task runs", begun.notified()).await;
+    assert!(enqueued_at.elapsed() < Duration::from_secs(3), "{:?}", enqueued_at.elapsed());
+    world.faults.heal();
+    world.faults.release();
+    world.until("all is applied", |status| status.journal.items == 0).await;
+    control.stop();
+    soon("it ends", running).await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn a_worker_that_starts_before_its_broker_waits_for_it_and_can_be_stopped_meanwhile() {
     let world = World::new().await;
     world.down();
