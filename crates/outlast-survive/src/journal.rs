@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::keep::{Keeper, Offer, Offered};
 use crate::layer::layer;
 use crate::spool::{Kept, Spool, SpoolError, Store};
-use crate::verb::{Settlements, Verb as _};
+use crate::verb::Settlements;
 
 /// How long a claim waits for the journal to be replayed. Then it says so; its caller comes again.
 const REPLAY_MAX: Duration = Duration::from_secs(5);
@@ -110,12 +110,14 @@ impl Journal {
             }
         };
         // Whether it is answered or not, and if this future is dropped: then it is the drain's.
-        let _own = kept.batch.map(|batch| self.keeper.spool.own(batch));
-        let Offer { queue, stamp, now, items } = offer;
-        let sent = Settlements::send(self.below.clone(), queue, stamp, now, items);
-        let result = match tokio::time::timeout(self.keeper.patience, sent).await {
-            Ok(result) => result,
-            Err(_) => return Ok(Offered::Kept(kept)),
+        let own = kept.batch.map(|batch| self.keeper.spool.own(batch));
+        let mut sent = self.keeper.call(&offer);
+        let Ok(result) = tokio::time::timeout(self.keeper.patience, &mut sent).await else {
+            // The call goes on: given up here, the breaker would not see that it is slow.
+            if let (Some(batch), Some(own)) = (kept.batch, own) {
+                tokio::spawn(self.keeper.clone().follow(offer, batch, sent, own));
+            }
+            return Ok(Offered::Kept(kept));
         };
         let is_open = result.as_ref().is_err_and(|error| match error.kind() {
             Kind::Unavailable | Kind::Busy | Kind::Misconfigured | Kind::Ambiguous => true,
@@ -125,7 +127,7 @@ impl Journal {
             return Ok(Offered::Kept(kept));
         }
         if let Some(batch) = kept.batch
-            && let Err(error) = self.keeper.spool.answered(batch, now, Vec::new()).await
+            && let Err(error) = self.keeper.spool.answered(batch, offer.now, Vec::new()).await
         {
             tracing::warn!(%error, "an answered outcome stays in the journal and is repeated");
         }

@@ -98,7 +98,7 @@ pub struct NotStored {
     pub spool: SpoolError,
 }
 
-type Call<V> = Pin<
+pub(crate) type Call<V> = Pin<
     Box<dyn Future<Output = Result<Answer<<V as Verb>::Verdict>, BrokerError>> + Send + 'static>,
 >;
 
@@ -143,7 +143,7 @@ impl Keeper {
         kept.map(Offered::Kept).map_err(|spool| not_stored::<V>(error, spool))
     }
 
-    fn call<V: Verb>(&self, offer: &Offer<V>) -> Call<V> {
+    pub(crate) fn call<V: Verb>(&self, offer: &Offer<V>) -> Call<V> {
         let Offer { queue, stamp, now, items } = offer.clone();
         V::send(self.below.clone(), queue, stamp, now, items)
     }
@@ -171,7 +171,14 @@ impl Keeper {
         }
     }
 
-    async fn follow<V: Verb>(self, offer: Offer<V>, batch: i64, mut call: Call<V>, own: Own) {
+    /// Waits for the answer to a stored batch that was sent, however late.
+    pub(crate) async fn follow<V: Verb>(
+        self,
+        offer: Offer<V>,
+        batch: i64,
+        mut call: Call<V>,
+        own: Own,
+    ) {
         let in_time = tokio::time::timeout(FOLLOW_ALONE, &mut call).await;
         // Before the batch leaves the spool or is repeated, whichever it will be.
         let own = in_time.is_ok().then_some(own);

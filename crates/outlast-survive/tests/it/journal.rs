@@ -1,7 +1,9 @@
 //! The journal: what finished while the broker was away is reported afterwards, before anything is claimed.
 
-use outlast_core::{Kind, SettleVerdict};
-use outlast_survive::JournalMode;
+use std::time::Duration;
+
+use outlast_core::{Kind, Outcome, SettleVerdict, Settlement};
+use outlast_survive::{CircuitState, JournalMode};
 use outlast_testkit::fault::{Fault, Verb};
 
 use crate::kit::*;
@@ -40,6 +42,27 @@ async fn an_outcome_whose_reply_was_lost_is_applied_once_and_is_no_lost_lease() 
     bed.delivered().await;
     bed.until("it is counted", |status| status.counts.applied == 1).await;
     assert_eq!(bed.status().counts.lease_lost, 0);
+}
+
+#[tokio::test]
+async fn outcomes_that_are_journaled_first_open_the_breaker_when_their_broker_is_silent() {
+    // They were given up before they counted as slow, or in the same moment, and the breaker heard nothing of them.
+    let bed = Bed::new();
+    bed.enqueue(&["a", "b", "c", "d", "e"]).await.expect("answers");
+    let leaving = bed.survivor.leaving(Duration::from_millis(50));
+    let claimed = bed.claim(5).await;
+    bed.faults.always(Verb::Settle, Fault::Hang);
+    for task in &claimed {
+        let settlement =
+            Settlement { lease: task.lease.clone(), outcome: Outcome::Done { result: None } };
+        let settled = leaving.settle(&queue("q"), stamp(), bed.now(), [settlement].into()).await;
+        assert_eq!(settled.expect("is journaled").verdicts, [SettleVerdict::Journaled]);
+    }
+    bed.until("the breaker opens", |status| status.homes[0].consume != CircuitState::Closed).await;
+    bed.faults.heal();
+    bed.faults.release();
+    bed.delivered().await;
+    bed.until("each is applied", |status| status.counts.applied == 5).await;
 }
 
 #[tokio::test]
