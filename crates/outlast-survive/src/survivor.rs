@@ -78,7 +78,8 @@ impl Config {
     }
 }
 
-/// What becomes of an enqueue that the broker cannot take.
+/// What becomes of an enqueue that the broker cannot take. Only `Store` goes behind what waits on the disk already: the
+/// others may overtake it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnOutage {
