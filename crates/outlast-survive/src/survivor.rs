@@ -34,6 +34,9 @@ const ENQUEUE_PAUSE: Backoff = Backoff::Exponential {
     jitter: 0.5,
 };
 
+/// How long a process that lingers waits for the next delivery.
+const LINGER_QUIET: Duration = Duration::from_millis(500);
+
 /// The same for an outcome, for which nobody waits but the end of the process.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -317,6 +320,26 @@ impl Survivor {
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.events.listen()
+    }
+
+    /// For a process that is about to end: waits while what is stored reaches the broker, this long at most, and no
+    /// longer than half a second in which nothing does. Safe to drop.
+    ///
+    /// # Errors
+    /// [`SpoolError`] if the spool cannot be read.
+    pub async fn linger(&self, at_most: Duration) -> Result<(), SpoolError> {
+        let until = Instant::now() + at_most;
+        let (mut left, mut give_up) = (u64::MAX, until);
+        loop {
+            let (waiting, now) = (self.spool.waiting(Store::Outbox)?.items, Instant::now());
+            if waiting < left {
+                (left, give_up) = (waiting, until.min(now + LINGER_QUIET));
+            }
+            if waiting == 0 || now >= give_up {
+                return Ok(());
+            }
+            self.spool.room(give_up - now).await;
+        }
     }
 
     /// Stops delivering, so that another process may go on at once. What waits stays on the disk.

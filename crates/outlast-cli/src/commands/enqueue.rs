@@ -223,6 +223,9 @@ pub(crate) async fn run(context: &Context, args: EnqueueArgs) -> Outcome {
     }
 }
 
+/// How long a command that has stored a task stays while the outbox is delivered: its user waits for the prompt.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+
 async fn one(context: &Context, args: EnqueueArgs) -> Outcome {
     let Some(task_type) = &args.task_type else {
         return Err(CliError::usage(
@@ -238,9 +241,17 @@ async fn one(context: &Context, args: EnqueueArgs) -> Outcome {
         }
         return Err(error.into());
     }
-    let receipts = context.client().await?.enqueue_all(vec![request]).await?;
+    let client = context.client().await?;
+    let receipts = client.enqueue_all(vec![request]).await?;
     let rows: Vec<ReceiptRow> = receipts.iter().map(ReceiptRow::from).collect();
     output::rows(context.format(), &rows)?;
+    // Behind tasks of an outage that is over: if every command only stored its own, nobody would deliver them.
+    if let Some(survivor) = client.connection().survivor()
+        && receipts.iter().any(|receipt| receipt.verdict == Verdict::Stored)
+        && let Err(error) = survivor.linger(LINGER_MAX).await
+    {
+        tracing::warn!(%error, "could not see what waits in the outbox");
+    }
     receipts.first().map_or(Ok(Exit::Done), ended)
 }
 

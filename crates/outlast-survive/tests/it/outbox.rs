@@ -22,6 +22,25 @@ async fn while_the_broker_is_well_nothing_is_stored_and_its_answers_are_handed_t
 }
 
 #[tokio::test]
+async fn a_process_that_lingers_delivers_what_others_have_left_and_ends_soon_while_the_broker_is_away()
+ {
+    // After an outage each short-lived producer stored its task behind the others and ended: nobody delivered them.
+    let bed = Bed::new();
+    bed.down(Fault::Before(Kind::Unavailable));
+    bed.enqueue(&["a", "b"]).await.expect("is stored");
+    let begun = tokio::time::Instant::now();
+    bed.survivor.linger(SOON).await.expect("the spool is readable");
+    assert!(begun.elapsed() < SOON / 2, "{:?}", begun.elapsed());
+    assert_eq!(bed.status().outbox.items, 2);
+    bed.survivor.stop().await;
+    bed.faults.heal();
+    let next = bed.neighbour();
+    next.linger(SOON).await.expect("the spool is readable");
+    assert_eq!(bed.status().outbox.items, 0);
+    assert_eq!(bed.pending().await, ["a", "b"]);
+}
+
+#[tokio::test]
 async fn tasks_of_an_outage_are_stored_and_reach_the_broker_once_and_in_order() {
     for kind in [Kind::Unavailable, Kind::Busy, Kind::Misconfigured, Kind::Ambiguous] {
         let bed = Bed::new();
