@@ -190,8 +190,7 @@ impl StandIn for Sweeps {
 }
 
 #[tokio::test(start_paused = true)]
-async fn expired_leases_are_left_alone_in_an_outage_and_for_fifteen_seconds_after_it_and_after_the_start()
- {
+async fn expired_leases_are_left_alone_for_fifteen_seconds_after_an_outage() {
     // A sweep that was the trial itself, or the first call of a process, took back what living workers were about
     // to report.
     let folder = tempfile::tempdir().expect("a folder");
