@@ -140,7 +140,8 @@ impl Bench {
 
     /// A connection that outlives outages, with a spool of this name.
     async fn surviving(&self, url: &str, spool: &str) -> Outcome<Connection> {
-        let survive = Survive::new(self.folder.join(format!("{spool}.db")));
+        // The server and the door before it are one broker.
+        let survive = Survive::new(self.folder.join(format!("{spool}.db"))).broker_name("bench");
         Ok(Connection::surviving(url, survive).await?)
     }
 }
