@@ -2,7 +2,8 @@
 //! applied later. Nothing that finished runs again because the broker was away (law L2).
 //!
 //! Reconcile, then claim (law L8): after an outage no task of a queue is claimed before the outcomes that this
-//! process has journaled for it were reported, and none while the journal has no room for another one.
+//! process has journaled for it were reported. A full journal is no place for another outcome: then the worker keeps
+//! it and repeats its report, and takes no new tasks once its unsettled budget is spent.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +33,8 @@ pub enum JournalMode {
     /// and the broker's answer leaves that run unreported, and it runs again.
     #[default]
     OnFailure,
-    /// Before they are sent: covers `kill -9` at any moment, for one fsync a batch.
+    /// Before they are sent: covers `kill -9` at any moment, for two commits to
+    /// the disk a batch: one before it is sent, one when it is answered.
     Always,
 }
 
