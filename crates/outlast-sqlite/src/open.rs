@@ -19,6 +19,9 @@ const CACHE_KIB: u32 = 16_000;
 /// Prepared statements kept per connection: more than this crate has.
 const STATEMENTS_MAX: usize = 192;
 
+/// How soon the switch to the write-ahead log is tried again: it takes two fsyncs.
+const SWITCH_AGAIN: Duration = Duration::from_millis(5);
+
 /// The oldest SQLite without the WAL reset race, in which a checkpoint and a commit at the wrong moment
 /// lost the commit.
 const SQLITE_MIN: i32 = 3_051_003;
@@ -149,8 +152,7 @@ fn prepare(conn: &Connection, found: Found, site: &Site) -> Result<(), BrokerErr
         // Before WAL: afterwards it silently stays off.
         conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
-    let mode: String =
-        conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    let mode = switch_to_wal(conn, site.options.busy_timeout).map_err(failed)?;
     if !mode.eq_ignore_ascii_case("wal") {
         let what = format!("database {name} cannot use a write-ahead log, only {mode}");
         return Err(BrokerError::new(Kind::Misconfigured, what));
@@ -160,6 +162,26 @@ fn prepare(conn: &Connection, found: Found, site: &Site) -> Result<(), BrokerErr
         schema::migrate(conn, &name)?;
     }
     Ok(())
+}
+
+/// Switches the write-ahead log on, and says what is on then. While another process switches SQLite answers "busy"
+/// at once: its busy timeout does not hold for this.
+fn switch_to_wal(conn: &Connection, at_most: Duration) -> rusqlite::Result<String> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let switched = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        let Err(error) = &switched else { return switched };
+        let is_busy = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
+        if !is_busy || waited >= at_most {
+            return switched;
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "opening blocks, and SQLite tells of no event"
+        )]
+        std::thread::sleep(SWITCH_AGAIN);
+        waited += SWITCH_AGAIN;
+    }
 }
 
 fn tune(conn: &Connection, options: &Options) -> rusqlite::Result<()> {

@@ -26,15 +26,15 @@ pub(crate) enum Found {
     Version(u32),
 }
 
-/// Looks at a file without changing it. A file of a newer version or of another program is refused.
+/// Looks at a file without changing it. A file of a newer version or of another program is refused. It is one
+/// snapshot: another process may be making the file, and half of what it makes would look like another program's.
 pub(crate) fn look(conn: &Connection, name: &str) -> Result<Found, BrokerError> {
-    let read = |sql: &str| {
-        conn.query_row(sql, [], |row| row.get::<_, i64>(0))
-            .map_err(|error| from_sqlite(&format!("could not read {name}"), error))
-    };
-    let application = read("PRAGMA application_id")?;
-    let version = read("PRAGMA user_version")?;
-    let tables = read("SELECT count(*) FROM sqlite_schema")?;
+    let sql = "SELECT (SELECT application_id FROM pragma_application_id),
+                      (SELECT user_version FROM pragma_user_version),
+                      (SELECT count(*) FROM sqlite_schema)";
+    let (application, version, tables) = conn
+        .query_row(sql, [], |row| <(i64, i64, i64)>::try_from(row))
+        .map_err(|error| from_sqlite(&format!("could not read {name}"), error))?;
     if application == 0 && version == 0 && tables == 0 {
         return Ok(Found::Empty);
     }

@@ -16,6 +16,25 @@ fn impatient(path: &Path) -> SqliteBroker {
     SqliteBroker::open(path, Options { busy_timeout, ..Options::default() }).expect("opens")
 }
 
+/// Of two processes that made a database at once one was now and then told that it belonged to another program, as it
+/// had looked at a file that was half made, or that it was locked: the switch to the write-ahead log does not wait.
+#[test]
+fn those_who_make_a_new_database_at_once_all_open_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for round in 0..40 {
+        let file = folder.path().join(format!("{round}.db"));
+        let all_at_once = std::sync::Barrier::new(6);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    all_at_once.wait();
+                    open(&file);
+                });
+            }
+        });
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_brokers_on_one_file_share_the_work_and_take_nothing_twice() {
     let folder = tempfile::tempdir().expect("a folder");

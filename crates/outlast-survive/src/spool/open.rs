@@ -19,6 +19,9 @@ const OWNER: &str = include_str!("../../sql/owner.sql");
 /// How long a write waits for other processes: an fsync each, and a slow disk takes a second for one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How soon the switch to the write-ahead log is tried again: it takes two fsyncs.
+const SWITCH_AGAIN: Duration = Duration::from_millis(5);
+
 /// Opens the connection that writes, and makes the file if it is not there. Its folder must exist.
 pub(super) fn writer(path: &Path) -> Result<Connection, SpoolError> {
     let name = path.display();
@@ -29,8 +32,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, SpoolError> {
         // Before the log is switched on: afterwards it silently stays off.
         conn.execute_batch("PRAGMA auto_vacuum = INCREMENTAL").map_err(failed)?;
     }
-    let mode: String =
-        conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).map_err(failed)?;
+    let mode = switch_to_wal(&conn).map_err(failed)?;
     if !mode.eq_ignore_ascii_case("wal") {
         let what = format!("spool {name} cannot use a write-ahead log, only {mode}");
         return Err(SpoolError::new(SpoolErrorKind::Misconfigured, what));
@@ -68,18 +70,40 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     Ok(conn)
 }
 
-/// True for an empty file; an error for one that is not ours.
+/// Switches the write-ahead log on, and says what is on then. While another process switches SQLite answers "busy"
+/// at once: its busy timeout does not hold for this.
+fn switch_to_wal(conn: &Connection) -> rusqlite::Result<String> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let switched = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        let Err(error) = &switched else { return switched };
+        let is_busy = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
+        if !is_busy || waited >= BUSY_TIMEOUT {
+            return switched;
+        }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "opening blocks, and SQLite tells of no event"
+        )]
+        std::thread::sleep(SWITCH_AGAIN);
+        waited += SWITCH_AGAIN;
+    }
+}
+
+/// True for an empty file; an error for one that is not ours. Asked in one snapshot: another process may be making
+/// it, and half of what it makes would look like another program's.
 fn check(conn: &Connection, path: &Path) -> Result<bool, SpoolError> {
     let name = path.display();
-    let read = |sql: &str| {
-        conn.query_row(sql, [], |row| row.get::<_, i64>(0))
-            .map_err(|error| SpoolError::sqlite(&format!("could not read spool {name}"), error))
-    };
-    let found = (read("PRAGMA application_id")?, read("PRAGMA user_version")?);
+    let sql = "SELECT (SELECT application_id FROM pragma_application_id),
+                      (SELECT user_version FROM pragma_user_version),
+                      (SELECT count(*) FROM sqlite_schema)";
+    let found = conn
+        .query_row(sql, [], |row| <(i64, i64, i64)>::try_from(row))
+        .map_err(|error| SpoolError::sqlite(&format!("could not read spool {name}"), error))?;
     let wrong = match found {
-        (APPLICATION_ID, VERSION) => return Ok(false),
-        (0, 0) if read("SELECT count(*) FROM sqlite_schema")? == 0 => return Ok(true),
-        (APPLICATION_ID, version) => {
+        (APPLICATION_ID, VERSION, _) => return Ok(false),
+        (0, 0, 0) => return Ok(true),
+        (APPLICATION_ID, version, _) => {
             format!("spool {name} has version {version}, this program knows {VERSION}: update it")
         }
         _ => format!("spool {name} belongs to another program: name another file"),

@@ -74,7 +74,7 @@ pub(crate) fn command(role: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", "child::play", "--nocapture"]);
     command.env(ROLE, role).env(FOLDER, folder);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     command
 }
 

@@ -30,6 +30,25 @@ fn a_file_of_another_program_is_refused_and_left_as_it_is() {
     assert_eq!(open(&nowhere).err(), Some(SpoolErrorKind::Misconfigured));
 }
 
+/// Of two producers that opened a new spool at once one was now and then told that it belonged to another program, as it
+/// had looked at a file that was half made, or that it was locked: the switch to the write-ahead log does not wait.
+#[test]
+fn those_who_make_a_new_spool_at_once_all_open_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for round in 0..40 {
+        let file = folder.path().join(format!("{round}.db"));
+        let all_at_once = std::sync::Barrier::new(6);
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    all_at_once.wait();
+                    Spool::open(&file, SpoolLimits::default()).expect("opens");
+                });
+            }
+        });
+    }
+}
+
 /// Another broker with the same spool, under a name of its own.
 fn stranger(bed: &Bed) -> Result<Survivor, SpoolError> {
     let config = Config::new(bed.folder.path().join("spool.db"), Clock::new(|| NOW));
