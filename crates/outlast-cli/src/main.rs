@@ -6,9 +6,9 @@ mod commands;
 mod config;
 mod demo;
 mod exit;
-mod folder;
 mod log;
 mod output;
+mod rig;
 mod runners;
 mod suggest;
 

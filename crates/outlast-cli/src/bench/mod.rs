@@ -2,8 +2,8 @@
 //!
 //! Absolute rates swing by a factor of two to three on shared machines, so every figure comes with another one taken in
 //! the same run: for the embedded broker what its disk and a bare loop of rows can do (`sqlite`), for a server what
-//! Go's asynq does on it (`redis`), for outages the same without what outlives them (`outage`). The ratio is the promise. Every task is counted by its number: a rate with a task
-//! lost or run twice would be worthless, and says `exact: false`.
+//! Go's asynq does on it (`redis`), for outages the same without what outlives them (`outage`). The ratio is the promise. Every task
+//! is counted by its number: a rate with a task lost or run twice would be worthless, and says `exact: false`.
 
 mod load;
 pub(crate) mod outage;
@@ -19,6 +19,9 @@ pub(crate) use report::Figure;
 
 /// Bytes of a task's payload: a small JSON object.
 const PAYLOAD_BYTES: usize = 200;
+
+/// What the folder of a run is called, before the number of its process.
+const FOLDER: &str = ".outlast-bench";
 
 /// What a measurement answers: a failed one has measured nothing.
 pub(crate) type Outcome<T> = Result<T, Box<dyn std::error::Error>>;

@@ -12,6 +12,7 @@ use crate::bench::{self, Extent, Figure};
 use crate::config::Config;
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format, Row};
+use crate::rig::find_asynq;
 
 /// How often the clock beside the number of figures moves.
 const TICK: Duration = Duration::from_millis(500);
@@ -139,7 +140,7 @@ async fn measure(
         let size = bench::sqlite::Size::of(args.extent());
         return bench::sqlite::run(&args.dir, size, each).await.map_err(failed);
     }
-    let asynq = args.against.map(|Peer::Asynq| bench::redis::find_asynq(args.asynq.as_deref()));
+    let asynq = args.against.map(|Peer::Asynq| find_asynq(args.asynq.as_deref()));
     let server = bench::redis::Server::of(&config.broker.value, asynq.transpose()?)?;
     // It says what is wrong with a server as all commands do.
     open(&config).await?.close().await;

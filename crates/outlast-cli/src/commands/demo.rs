@@ -10,6 +10,7 @@ use crate::args::duration;
 use crate::demo::{self, Fault, Plan, TASKS_MAX};
 use crate::exit::{CliError, Exit, Outcome};
 use crate::output::{self, Format};
+use crate::rig::{find_asynq, find_server};
 
 /// Shorter, and a fault is over before anybody has noticed it.
 const FOR_MIN: Duration = Duration::from_millis(500);
@@ -88,11 +89,11 @@ impl OutageArgs {
             return Err(CliError::usage(format!("--for is too short: use {least} or more")));
         }
         let asynq = match self.against {
-            Some(Peer::Asynq) => Some(demo::find_asynq()?),
+            Some(Peer::Asynq) => Some(find_asynq(None)?),
             None => None,
         };
         let faults = self.fault.iter().flat_map(|asked| asked.faults()).copied().collect();
-        let server = demo::find_server(self.server.as_deref())?;
+        let server = find_server(self.server.as_deref(), "name it by --server PATH")?;
         let plan = Plan { faults, lasts: self.lasts, rate: self.rate, server, asynq };
         let tasks = plan.takes().as_secs().saturating_mul(self.rate.into());
         // Half of them: recoveries take their time too.

@@ -1,7 +1,7 @@
 //! Go's asynq in the demo: its client and its server, by the program that `scripts/install-interop` builds. Both are
 //! processes that end with the demo, because their input closes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,33 +17,8 @@ use super::tally::{Answer, Tally, id};
 use super::{RUN, SLOTS};
 use crate::exit::{CliError, Exit};
 
-/// Names the program.
-const PROGRAM_ENV: &str = "OUTLAST_ASYNQ";
-
-/// Its name where `scripts/install-interop` puts it.
-const PROGRAM: &str = "outlast-interop";
-
 /// How long its server may take to start.
 const START_MAX: Duration = Duration::from_secs(15);
-
-/// The program that runs asynq.
-pub(crate) fn find() -> Result<PathBuf, CliError> {
-    let beside = || {
-        let own = std::env::current_exe().ok()?;
-        Some(own.ancestors().nth(2)?.join("interop").join(PROGRAM))
-    };
-    let named = std::env::var_os(PROGRAM_ENV).filter(|name| !name.is_empty()).map(PathBuf::from);
-    let wanted = named.or_else(beside).unwrap_or_else(|| PathBuf::from(PROGRAM));
-    if wanted.is_file() {
-        return Ok(wanted);
-    }
-    let message = format!(
-        "asynq is not there: no {}; build it with scripts/install-interop (it needs Go), or name the program by \
-         {PROGRAM_ENV}",
-        wanted.display()
-    );
-    Err(CliError::new(Exit::NotFound, message))
-}
 
 /// asynq's client.
 pub(crate) struct AsynqClient {

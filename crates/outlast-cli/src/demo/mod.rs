@@ -5,11 +5,9 @@
 //! through the same beside it, on a second server.
 
 mod asynq;
-mod door;
 mod ours;
 mod producer;
 mod report;
-mod server;
 mod side;
 mod tally;
 mod view;
@@ -21,14 +19,12 @@ use futures_util::future::try_join_all;
 use serde::Serialize;
 use tokio::sync::Barrier;
 
-pub(crate) use asynq::find as find_asynq;
 pub(crate) use report::{Report, table};
-pub(crate) use server::find as find_server;
 pub(crate) use tally::TASKS_MAX;
 pub(crate) use view::Strip;
 
 use crate::exit::{CliError, Exit};
-use crate::folder::Folder;
+use crate::rig::{Folder, Server};
 use side::{Side, Whose};
 
 /// What each task takes, so that some are under way whenever a fault begins.
@@ -64,6 +60,26 @@ impl Fault {
             Fault::Freeze => "freeze",
             Fault::Full => "full",
             Fault::Restart => "restart",
+        }
+    }
+
+    /// Does it to a server.
+    async fn begin(self, server: &mut Server) -> Result<(), CliError> {
+        match self {
+            Fault::Kill => server.stop().await,
+            Fault::Restart => server.shut_down().await,
+            Fault::Freeze => server.freeze(),
+            // One byte: every server is beyond it.
+            Fault::Full => server.limit_memory(1).await,
+        }
+    }
+
+    /// Undoes it; afterwards the server works as before.
+    async fn end(self, server: &mut Server) -> Result<(), CliError> {
+        match self {
+            Fault::Kill | Fault::Restart => server.run().await,
+            Fault::Freeze => server.thaw(),
+            Fault::Full => server.limit_memory(0).await,
         }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Fault;
-use super::door::Sent;
 use super::side::Whose;
 use super::tally::{Left, Recovery, Sum};
+use crate::rig::Sent;
 
 /// One fault, as one side met it.
 #[derive(Clone, Debug, Serialize)]

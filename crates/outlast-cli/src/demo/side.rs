@@ -10,14 +10,13 @@ use tokio::sync::{Barrier, watch};
 use tokio::time::{Instant, sleep};
 
 use super::asynq::{AsynqClient, AsynqWorker};
-use super::door::Door;
 use super::ours::Ours;
 use super::producer::{Producer, Sender};
 use super::report::{Met, Report};
-use super::server::Server;
 use super::tally::Tally;
 use super::{CALM, Fault, Plan, WARM};
 use crate::exit::CliError;
+use crate::rig::{Door, Keeps, Server};
 
 /// How long the demo waits for a backlog before the next fault. Ours takes a second or two.
 const RECOVERY_MAX: Duration = Duration::from_secs(8);
@@ -76,8 +75,8 @@ impl Side {
         let folder = folder.join(whose.as_str());
         std::fs::create_dir(&folder)
             .map_err(|error| CliError::failed("could not make a folder for the server", error))?;
-        let server = Server::start(&plan.server, folder.clone()).await?;
-        let door = Door::open(server.port()).await;
+        let server = Server::start(&plan.server, folder.clone(), Keeps::Everything).await?;
+        let door = Door::to(server.addr().to_string()).await;
         let door = door.map_err(|error| CliError::failed("could not open a port", error))?;
         let (fault, seen) = watch::channel(None);
         let tally = Arc::new(Tally::default());
@@ -126,10 +125,10 @@ impl Side {
     async fn meet(&mut self, fault: Fault, lasts: Duration) -> Result<Met, CliError> {
         self.fault.send_replace(Some(fault));
         let before = self.door.sent();
-        self.server.begin(fault).await?;
+        fault.begin(&mut self.server).await?;
         sleep(lasts).await;
         let sent = self.door.sent().since(before);
-        self.server.end(fault).await?;
+        fault.end(&mut self.server).await?;
         self.fault.send_replace(None);
         let recovery = self.seen.tally.recovery(RECOVERY_MAX).await;
         Ok(Met::new(fault, lasts, sent, recovery))
@@ -153,7 +152,7 @@ impl Side {
 
     /// The ids that the server still has: both sides keep tasks alike, so one way to look serves for both.
     async fn kept(&self) -> Result<Vec<String>, CliError> {
-        let url = format!("redis://127.0.0.1:{}", self.server.port());
+        let url = format!("redis://{}", self.server.addr());
         let inspector = Connection::open(&url).await?.inspector();
         let (queue, mut kept) = (QueueName::default_queue(), Vec::new());
         for state in TaskState::ALL {

@@ -184,7 +184,7 @@ fn a_bench_without_its_server_or_its_peer_says_what_is_missing() {
     let url =
         ["--broker", "redis://127.0.0.1:1", "--against", "asynq", "--asynq", "/nowhere/asynq"];
     let missing = home.run(&[&["bench"], &url[..]].concat());
-    missing.refused(2, "no /nowhere/asynq; build it with scripts/install-interop");
+    missing.refused(5, "no /nowhere/asynq; build it with scripts/install-interop");
     home.run(&["bench", "--broker", "rediss://h"]).refused(2, "over redis:// only");
 }
 

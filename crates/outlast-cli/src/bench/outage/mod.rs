@@ -2,13 +2,11 @@
 //! `docs/outages.md` as figures.
 //!
 //! On a server of the bench's own, or on one that is named; that one stays up for everybody else, because the outage is
-//! made by a door in front of it (`door`). Figures: `cost` (well), `away` (stored, then delivered), `sick` (what is
+//! made by a door in front of it. Figures: `cost` (well), `away` (stored, then delivered), `sick` (what is
 //! sent meanwhile, and how soon the first task is taken afterwards).
 
 mod away;
 mod cost;
-mod door;
-mod server;
 mod sick;
 
 use std::path::{Path, PathBuf};
@@ -19,12 +17,10 @@ use std::time::Duration;
 use outlast::survive::Survive;
 use outlast::{Client, Connection, QueueName, Verdict};
 
-use self::door::Door;
-use self::server::Server;
 use super::load::request;
 use super::redis::{Ground, Site};
-use super::sqlite::Folder;
-use super::{Extent, Figure, Outcome, Stopwatch};
+use super::{Extent, FOLDER, Figure, Outcome, Stopwatch};
+use crate::rig::{Door, Folder, Keeps, Server, find_server};
 
 /// Producers that each await their own enqueue.
 const PRODUCERS: usize = 64;
@@ -102,12 +98,13 @@ pub(crate) async fn run(
     extent: Extent,
     mut each: impl FnMut(&Figure),
 ) -> Outcome<()> {
-    let folder = Folder::new(dir)?;
+    let folder = Folder::new(dir, FOLDER)?;
     let (url, _server) = match url {
         Some(url) => (url.to_owned(), None),
         None => {
-            let server = Server::start(folder.path()).await?;
-            (server.url(), Some(server))
+            let program = find_server(None, "name yours by --broker redis://…")?;
+            let server = Server::start(&program, folder.path().to_owned(), Keeps::Nothing).await?;
+            (format!("redis://{}", server.addr()), Some(server))
         }
     };
     let ground = Ground::of(&url).await?;
@@ -116,7 +113,7 @@ pub(crate) async fn run(
     let mut bench = Bench {
         plan: Plan::of(extent),
         folder: folder.path().to_owned(),
-        door_url: ground.url_at(door.port())?,
+        door_url: ground.url_at(door.addr().port())?,
         url: ground.url,
         door,
         site: ground.site,

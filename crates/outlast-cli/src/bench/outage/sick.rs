@@ -40,9 +40,10 @@ impl Bench {
         for _ in 0..self.plan.outages {
             self.door.shut();
             tokio::time::sleep(NOTICED_AFTER).await;
-            let (before, begin) = (self.door.commands(), Stopwatch::start());
+            let (before, begin) = (self.door.sent(), Stopwatch::start());
             tokio::time::sleep(self.plan.sick).await;
-            commands.push((self.door.commands() - before) as f64 / begin.seconds());
+            let sent = self.door.sent().since(before);
+            commands.push(sent.commands as f64 / begin.seconds());
             self.door.open();
             successes.push(first_success(&client, &queue).await?);
         }

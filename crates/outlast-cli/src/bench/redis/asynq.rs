@@ -16,39 +16,11 @@ use crate::bench::PAYLOAD_BYTES;
 use crate::bench::load::{Done, Others};
 use crate::exit::CliError;
 
-/// The program, and where it is built: beside the folder that holds this program's executable.
-const PROGRAM: &str = "outlast-interop";
-
-/// Names the program where it is elsewhere.
-pub(crate) const ASYNQ_ENV: &str = "OUTLAST_ASYNQ";
-
 /// How a password reaches it.
 const PASSWORD_ENV: &str = "OUTLAST_INTEROP_PASSWORD";
 
 /// Bytes of its log that an error shows.
 const LOG_BYTES_MAX: usize = 2000;
-
-/// The program that runs asynq: as given, else of the environment, else where the script puts it.
-///
-/// # Errors
-/// When it is in none of these places, with the remedy.
-pub(crate) fn find(given: Option<&Path>) -> Result<PathBuf, CliError> {
-    let named = || std::env::var_os(ASYNQ_ENV).filter(|name| !name.is_empty()).map(PathBuf::from);
-    let built = || {
-        let own = std::env::current_exe().ok()?;
-        Some(own.ancestors().nth(2)?.join("interop").join(PROGRAM))
-    };
-    let wanted = given.map(Path::to_owned).or_else(named).or_else(built);
-    let wanted = wanted.unwrap_or_else(|| PathBuf::from(PROGRAM));
-    if wanted.is_file() {
-        return Ok(wanted);
-    }
-    Err(CliError::usage(format!(
-        "asynq is not there: no {}; build it with scripts/install-interop (it needs Go), or name the program \
-         with --asynq or {ASYNQ_ENV}",
-        wanted.display()
-    )))
-}
 
 /// How to run it.
 #[derive(Clone, Debug)]

@@ -29,7 +29,6 @@ use super::report::Figure;
 use super::{Extent, Outcome};
 use crate::exit::CliError;
 
-pub(crate) use self::asynq::find as find_asynq;
 pub(super) use self::site::Site;
 pub(super) use self::tally::median;
 

@@ -5,7 +5,7 @@ mod enqueue;
 mod idle;
 mod yardstick;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use outlast::{Connection, QueueName};
@@ -13,7 +13,8 @@ use outlast::{Connection, QueueName};
 use self::yardstick::Bare;
 use super::load::{self, Others};
 use super::report::Figure;
-use super::{Extent, Outcome, PAYLOAD_BYTES, Stopwatch, payload, pickup};
+use super::{Extent, FOLDER, Outcome, PAYLOAD_BYTES, Stopwatch, payload, pickup};
+use crate::rig::Folder;
 
 /// How much to do.
 #[derive(Clone, Copy, Debug)]
@@ -47,17 +48,17 @@ impl Size {
 /// Runs every figure in a folder of its own below `dir`, which is removed at the end; `each` gets the
 /// figures as they come.
 pub(crate) async fn run(dir: &Path, size: Size, mut each: impl FnMut(&Figure)) -> Outcome<()> {
-    let folder = Folder::new(dir)?;
-    let disk = yardstick::appends(&folder.0, size)?;
+    let folder = Folder::new(dir, FOLDER)?;
+    let disk = yardstick::appends(folder.path(), size)?;
     let what = "write + fdatasync of 200 bytes";
     each(&Figure::new("yardstick.append", disk, "appends/s").mode(what));
-    enqueue::run(&folder.0, size, &mut each).await?;
-    drain(&folder.0, size, &mut each).await?;
-    let (url, connection) = fresh(&folder.0, "pickup").await?;
+    enqueue::run(folder.path(), size, &mut each).await?;
+    drain(folder.path(), size, &mut each).await?;
+    let (url, connection) = fresh(folder.path(), "pickup").await?;
     let times = pickup::measure(&url, &connection.client(), &queue(), size.pickups).await?;
     times.figures().iter().for_each(&mut each);
     connection.close().await;
-    idle::run(&folder.0, size, &mut each).await
+    idle::run(folder.path(), size, &mut each).await
 }
 
 /// How many tasks a second go out: claimed, run by a trivial handler, settled.
@@ -74,29 +75,6 @@ async fn drain(folder: &Path, size: Size, each: &mut impl FnMut(&Figure)) -> Out
     let figure = Figure::new("drain", done.rate(), "tasks/s").exact(done.exact && left == 0);
     each(&figure.against("rusqlite, take 256 and delete 256, a transaction each", peer));
     Ok(())
-}
-
-/// A folder that is removed with everything in it.
-pub(super) struct Folder(PathBuf);
-
-impl Folder {
-    pub(super) fn new(dir: &Path) -> std::io::Result<Self> {
-        let path = dir.join(format!(".outlast-bench-{}", std::process::id()));
-        std::fs::create_dir(&path)?;
-        Ok(Self(path))
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "could not remove the bench's folder");
-        }
-    }
 }
 
 /// A fresh broker of its own for one figure.

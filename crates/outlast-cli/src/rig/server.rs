@@ -1,5 +1,5 @@
-//! A server of the demo's own: a process on a free port of the loopback, in a folder of its own, that can be
-//! killed, frozen, filled and restarted.
+//! A server of one's own: a process on a free port of the loopback, in a folder of its own, that can be killed, frozen,
+//! filled and restarted.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Fault;
 use crate::exit::{CliError, Exit};
 
 /// What is looked for on the PATH, the first one first.
@@ -30,17 +29,28 @@ const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// Lines of a server's log that an error shows.
 const LOG_LINES_MAX: usize = 5;
 
+/// What a server keeps on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// Every write is synced before it is answered: what the server has acknowledged it has after a kill too, so that a task
+    /// that is lost was lost by somebody else.
+    Everything,
+    Nothing,
+}
+
 /// A process that holds the tasks, or will again.
 #[derive(Debug)]
 pub(crate) struct Server {
     binary: PathBuf,
     dir: PathBuf,
     port: u16,
+    keeps: Keeps,
     child: Option<Child>,
 }
 
-/// The server's program: the one that was named, else one from the PATH. A bare name is looked for there too.
-pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, CliError> {
+/// The server's program: the one that was named, else one from the PATH. A bare name is looked for there too. `remedy` says how
+/// one is named.
+pub(crate) fn find(named: Option<&Path>, remedy: &str) -> Result<PathBuf, CliError> {
     let names = match named {
         None => NAMES.map(PathBuf::from).to_vec(),
         Some(name) if name.components().count() == 1 => vec![name.to_owned()],
@@ -52,8 +62,8 @@ pub(crate) fn find(named: Option<&Path>) -> Result<PathBuf, CliError> {
     files.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         let names: Vec<_> = names.iter().map(|name| name.display().to_string()).collect();
         let message = format!(
-            "the demo needs a server of its own, and there is no {} on the PATH: install one (apt install \
-             redis-server, brew install redis), or name it by --server PATH",
+            "a server of its own is needed, and there is no {} on the PATH: install one (apt install redis-server, brew \
+             install redis), or {remedy}",
             names.join(" or ")
         );
         CliError::new(Exit::NotFound, message)
@@ -68,39 +78,38 @@ fn absolute(path: &Path) -> Result<PathBuf, CliError> {
 }
 
 impl Server {
-    /// Starts a server that keeps its data in `dir`, which must exist.
-    pub(crate) async fn start(binary: &Path, dir: PathBuf) -> Result<Self, CliError> {
+    /// Starts a server in `dir`, which must exist.
+    pub(crate) async fn start(binary: &Path, dir: PathBuf, keeps: Keeps) -> Result<Self, CliError> {
         let (binary, port) = (binary.to_owned(), free_port()?);
-        let mut server = Self { binary, dir, port, child: None };
+        let mut server = Self { binary, dir, port, keeps, child: None };
         server.run().await?;
         Ok(server)
     }
 
-    pub(crate) fn port(&self) -> u16 {
-        self.port
+    /// Its address, past every door.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// Does to the server what the fault is.
-    pub(crate) async fn begin(&mut self, fault: Fault) -> Result<(), CliError> {
-        match fault {
-            Fault::Kill => self.stop().await,
-            Fault::Restart => {
-                self.signal(Signal::TERM)?;
-                self.ended().await
-            }
-            Fault::Freeze => self.signal(Signal::STOP),
-            // One byte: every server is beyond it.
-            Fault::Full => self.ask("CONFIG SET maxmemory 1", "+OK").await,
-        }
+    /// Asks it to end (SIGTERM), and waits until it has.
+    pub(crate) async fn shut_down(&mut self) -> Result<(), CliError> {
+        self.signal(Signal::TERM)?;
+        self.ended().await
     }
 
-    /// Undoes it; afterwards the server works as before.
-    pub(crate) async fn end(&mut self, fault: Fault) -> Result<(), CliError> {
-        match fault {
-            Fault::Kill | Fault::Restart => self.run().await,
-            Fault::Freeze => self.signal(Signal::CONT),
-            Fault::Full => self.ask("CONFIG SET maxmemory 0", "+OK").await,
-        }
+    /// Stops it where it stands (SIGSTOP).
+    pub(crate) fn freeze(&self) -> Result<(), CliError> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn thaw(&self) -> Result<(), CliError> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Limits its memory; zero bytes are no limit.
+    pub(crate) async fn limit_memory(&self, bytes: u64) -> Result<(), CliError> {
+        self.ask(&format!("CONFIG SET maxmemory {bytes}"), "+OK").await
     }
 
     /// Kills it, and waits until it is gone. Nothing happens if it has gone already.
@@ -114,19 +123,22 @@ impl Server {
         Ok(())
     }
 
-    /// Every write is synced before it is answered: what the server has acknowledged it has after a kill too,
-    /// so that a task that is lost was lost by somebody else.
-    async fn run(&mut self) -> Result<(), CliError> {
+    /// Starts it, again on its port, and waits until it answers.
+    pub(crate) async fn run(&mut self) -> Result<(), CliError> {
         let port = self.port.to_string();
+        let append: &[&str] = match self.keeps {
+            Keeps::Everything => &["--appendonly", "yes", "--appendfsync", "always"],
+            Keeps::Nothing => &["--appendonly", "no"],
+        };
         let child = Command::new(&self.binary)
             .args(["--bind", "127.0.0.1", "--port", &port, "--save", ""])
-            .args(["--appendonly", "yes", "--appendfsync", "always"])
+            .args(append)
             .args(["--logfile", "server.log"])
             .current_dir(&self.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // A Ctrl-C at the terminal is for the demo, which ends its server itself.
+            // A Ctrl-C at the terminal is for its owner, who ends it.
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
@@ -172,11 +184,10 @@ impl Server {
         }
     }
 
-    /// Sends one command on a connection of its own, past the door that counts.
+    /// Sends one command on a connection of its own, past every door.
     async fn ask(&self, command: &str, wanted: &str) -> Result<(), CliError> {
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
         let answer = timeout(ANSWER_MAX, async {
-            let mut server = BufReader::new(TcpStream::connect(addr).await?);
+            let mut server = BufReader::new(TcpStream::connect(self.addr()).await?);
             server.write_all(format!("{command}\r\n").as_bytes()).await?;
             let mut answer = String::new();
             server.read_line(&mut answer).await.map(|_| answer)
@@ -191,8 +202,7 @@ impl Server {
     }
 }
 
-/// A port of the loopback that is free now. Should another process be quicker, the server says so and the demo
-/// ends.
+/// A port of the loopback that is free now. Should another process be quicker, the server says so and does not start.
 fn free_port() -> Result<u16, CliError> {
     let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
     let addr = bound.and_then(|listener| listener.local_addr());

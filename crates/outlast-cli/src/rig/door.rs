@@ -1,6 +1,6 @@
-//! The door to a server: a proxy on a port of its own that passes everything on and counts what comes to a server, also
-//! to one that is dead. Where the server is, clients do not notice the door; where it is not, a connection is
-//! closed as soon as it was made.
+//! The door to a server: a proxy on a port of its own that counts what comes. Open, it passes everything on, and where the
+//! server is not a connection is closed as soon as it was made. Shut, it is a server that loads its data: it answers every
+//! command with an error. So a server that others use can have an outage for one process alone.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,18 +10,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-/// Connections at once; both sides of the demo together need a few dozen. One more is closed at once, and counted.
+/// Connections at once; two clients and two workers together need a few dozen. One more is closed at once, and counted.
 const CONNECTIONS_MAX: usize = 1024;
 
 /// Bytes that are read at once.
-const CHUNK_BYTES: usize = 16 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What a server says while it loads its data.
+const LOADING: &[u8] = b"-LOADING Redis is loading the dataset in memory\r\n";
 
 /// A proxy; its connections end with it.
 #[derive(Debug)]
 pub(crate) struct Door {
     addr: SocketAddr,
+    is_open: watch::Sender<bool>,
     counts: Arc<Counts>,
     task: JoinHandle<()>,
 }
@@ -32,7 +37,7 @@ struct Counts {
     commands: AtomicU64,
 }
 
-/// What came to the server so far.
+/// What came so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sent {
     pub(crate) connections: u64,
@@ -40,17 +45,27 @@ pub(crate) struct Sent {
 }
 
 impl Door {
-    /// Opens a door to the server at this port of the loopback.
-    pub(crate) async fn open(port: u16) -> io::Result<Self> {
+    /// An open door to the server of this address, such as `10.0.0.7:6379`.
+    pub(crate) async fn to(server: String) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let (addr, counts) = (listener.local_addr()?, Arc::new(Counts::default()));
-        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let task = tokio::spawn(serve(listener, to, counts.clone()));
-        Ok(Self { addr, counts, task })
+        let (is_open, state) = watch::channel(true);
+        let task = tokio::spawn(serve(listener, server.into(), state, counts.clone()));
+        Ok(Self { addr, is_open, counts, task })
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Connections that were answered while it was shut end.
+    pub(crate) fn open(&self) {
+        self.is_open.send_replace(true);
+    }
+
+    /// Connections to the server end.
+    pub(crate) fn shut(&self) {
+        self.is_open.send_replace(false);
     }
 
     pub(crate) fn sent(&self) -> Sent {
@@ -74,7 +89,12 @@ impl Drop for Door {
     }
 }
 
-async fn serve(listener: TcpListener, to: SocketAddr, counts: Arc<Counts>) {
+async fn serve(
+    listener: TcpListener,
+    server: Arc<str>,
+    state: watch::Receiver<bool>,
+    counts: Arc<Counts>,
+) {
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
@@ -82,7 +102,10 @@ async fn serve(listener: TcpListener, to: SocketAddr, counts: Arc<Counts>) {
                 Ok((client, _)) => {
                     counts.connections.fetch_add(1, Ordering::Relaxed);
                     if open.len() < CONNECTIONS_MAX {
-                        open.spawn(pass(client, to, counts.clone()));
+                        let (server, state) = (server.clone(), state.clone());
+                        let counts = counts.clone();
+                        // An error of a connection ends it, as a server would.
+                        open.spawn(async move { pass(client, &server, state, &counts).await });
                     }
                 }
                 // Out of file descriptors: the connections that end make room.
@@ -98,18 +121,42 @@ async fn serve(listener: TcpListener, to: SocketAddr, counts: Arc<Counts>) {
     }
 }
 
-/// Passes bytes on until one of both ends goes away: errors here are what the demo is about.
-async fn pass(client: TcpStream, to: SocketAddr, counts: Arc<Counts>) {
-    let Ok(server) = TcpStream::connect(to).await else { return };
+/// Serves a connection for as long as the door stays as it is.
+async fn pass(
+    client: TcpStream,
+    server: &str,
+    mut state: watch::Receiver<bool>,
+    counts: &Counts,
+) -> io::Result<()> {
     // Whoever waits for more bytes before it sends would be seen as a slow server.
-    if client.set_nodelay(true).is_err() || server.set_nodelay(true).is_err() {
-        return;
+    client.set_nodelay(true)?;
+    let is_open = *state.borrow_and_update();
+    let (from_client, to_client) = client.into_split();
+    let served = async {
+        match is_open {
+            true => pass_on(from_client, to_client, server, counts).await,
+            false => refuse(from_client, to_client, counts).await,
+        }
+    };
+    tokio::select! {
+        served = served => served,
+        _ = state.changed() => Ok(()),
     }
-    let (from_client, mut to_client) = client.into_split();
+}
+
+/// Passes bytes on until one of both ends goes away.
+async fn pass_on(
+    from_client: OwnedReadHalf,
+    mut to_client: OwnedWriteHalf,
+    server: &str,
+    counts: &Counts,
+) -> io::Result<()> {
+    let server = TcpStream::connect(server).await?;
+    server.set_nodelay(true)?;
     let (mut from_server, to_server) = server.into_split();
     tokio::select! {
-        _ = count(from_client, to_server, &counts) => {}
-        _ = copy(&mut from_server, &mut to_client) => {}
+        ended = count(from_client, to_server, counts) => ended,
+        ended = copy(&mut from_server, &mut to_client) => ended.map(|_| ()),
     }
 }
 
@@ -122,6 +169,25 @@ async fn count(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, counts: &Counts)
         }
         counts.commands.fetch_add(commands.end_in(&chunk[..size]), Ordering::Relaxed);
         to.write_all(&chunk[..size]).await?;
+    }
+}
+
+/// Answers each command with an error, to the end of the connection.
+async fn refuse(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    counts: &Counts,
+) -> io::Result<()> {
+    let (mut chunk, mut commands) = (vec![0; CHUNK_BYTES], Commands::default());
+    loop {
+        let size = from.read(&mut chunk).await?;
+        if size == 0 {
+            return Ok(());
+        }
+        for _ in 0..commands.end_in(&chunk[..size]) {
+            counts.commands.fetch_add(1, Ordering::Relaxed);
+            to.write_all(LOADING).await?;
+        }
     }
 }
 
@@ -176,6 +242,8 @@ impl Commands {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
     use super::*;
 
     #[test]
@@ -187,5 +255,28 @@ mod tests {
             let ended: u64 = text.as_bytes().chunks(size).map(|part| commands.end_in(part)).sum();
             assert_eq!(ended, 3, "in parts of {size}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_shut_door_answers_for_the_server_and_an_open_one_lets_it_answer() {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+        let door = Door::to(server.local_addr().expect("bound").to_string()).await.expect("opens");
+        let ask = async || {
+            let mut client = TcpStream::connect(door.addr()).await?;
+            client.write_all(b"*1\r\n$4\r\nPING\r\n").await?;
+            let mut line = String::new();
+            BufReader::new(client).read_line(&mut line).await.map(|_| line)
+        };
+        door.shut();
+        assert!(ask().await.expect("is answered").starts_with("-LOADING"));
+        door.open();
+        let answer = async {
+            let (mut client, _) = server.accept().await?;
+            client.write_all(b"+PONG\r\n").await
+        };
+        let (asked, answered) = tokio::join!(ask(), answer);
+        answered.expect("the server answers");
+        assert_eq!(asked.expect("is answered"), "+PONG\r\n");
+        assert_eq!(door.sent().connections, 2);
     }
 }
