@@ -260,7 +260,7 @@ fn a_killed_move_is_begun_again_until_every_task_is_there_once() {
             let enough = (kill * TASKS / (KILLS + 1)) as u64;
             while there(redis) < enough {}
             run.signal("-KILL");
-            run.wait();
+            assert_eq!(run.wait(), -1, "it ended before it was killed");
         }
         moved(home, one, redis, &[]);
         let pending = |broker: &str| -> Vec<String> {
