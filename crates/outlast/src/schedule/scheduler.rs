@@ -1,18 +1,19 @@
-//! Periodic tasks without a leader: every scheduler computes the same ticks and offers the same task
-//! ids; the broker takes each once (ADR 0005).
+//! Enqueues what is due, round by round, and shows the schedules to whoever looks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use outlast_core::broker::{Beat, tick_id};
+use outlast_core::broker::Beat;
 use outlast_core::inspect::{ScheduleState, ScheduleView, TickRecord};
-use outlast_core::schedule::{CatchUp, Cron, DueTicks, Missed, due_ticks};
+use outlast_core::schedule::DueTicks;
 use outlast_core::{QueueName, ScheduleName, TaskId, Timestamp, limits};
 use tokio::sync::Notify;
 
-use crate::client::{Client, TaskRequest};
+use super::entry::Entry;
+use super::{Look, Schedule};
+use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::handler::lock;
 use crate::{Connection, Receipt, Verdict};
@@ -23,142 +24,11 @@ const BEAT_EVERY: Duration = Duration::from_secs(5);
 /// How long an entry stays listed after the last beat.
 const BEAT_TTL: Duration = Duration::from_secs(20);
 
-/// How long a tick's key is remembered: longer than any spool keeps a tick that could not be delivered.
-const ONCE_TTL: Duration = Duration::from_secs(8 * 24 * 3600);
-
 /// How long to leave a broker in peace after an error.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
 /// Schedules of one scheduler: more is a mistake in a loop.
 const SCHEDULES_MAX: usize = 10_000;
-
-/// A task that is enqueued again and again.
-///
-/// ```
-/// use outlast::{Missed, Schedule, TaskRequest};
-/// let nightly = Schedule::new("nightly", "30 2 * * MON-FRI", TaskRequest::raw("report:nightly", ""))?
-///     .timezone("Europe/Berlin")?
-///     .missed(Missed::Once);
-/// assert_eq!(nightly.name().as_str(), "nightly");
-/// # Ok::<(), outlast::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Schedule {
-    name: ScheduleName,
-    spec: String,
-    zone: String,
-    cron: Cron,
-    request: TaskRequest,
-    missed: Missed,
-}
-
-impl Schedule {
-    /// A schedule in UTC. `cron` has five fields as in Go's robfig/cron v3, or is `@every 5m`, `@daily`
-    /// and the like; a prefix `TZ=Europe/Berlin` sets the time zone too.
-    ///
-    /// # Errors
-    /// A blank name or one over 234 bytes, a task whose options are wrong, or a specification that is; the
-    /// error names the field and the character.
-    pub fn new(name: &str, cron: &str, request: TaskRequest) -> Result<Self> {
-        request.check_options()?;
-        Ok(Self {
-            name: parse_name(name)?,
-            spec: cron.to_owned(),
-            zone: "UTC".to_owned(),
-            cron: parse(cron, "UTC")?,
-            request,
-            missed: Missed::default(),
-        })
-    }
-
-    /// In this time zone, by its IANA name.
-    ///
-    /// # Errors
-    /// A zone that nobody knows.
-    pub fn timezone(mut self, zone: &str) -> Result<Self> {
-        self.cron = parse(&self.spec, zone)?;
-        self.zone = zone.to_owned();
-        Ok(self)
-    }
-
-    /// What to do about ticks that pass while no scheduler runs. They are skipped unless set.
-    #[must_use]
-    pub fn missed(mut self, missed: Missed) -> Self {
-        self.missed = missed;
-        self
-    }
-
-    /// Its name.
-    #[must_use]
-    pub fn name(&self) -> &ScheduleName {
-        &self.name
-    }
-
-    fn view(&self, now: Timestamp) -> ScheduleView {
-        let missed = match self.missed {
-            Missed::Skip => "skip",
-            Missed::Once => "once",
-            Missed::All => "all",
-        };
-        ScheduleView {
-            name: self.name.clone(),
-            cron: self.spec.clone(),
-            timezone: self.zone.clone(),
-            task_type: self.request.task_type().cloned().unwrap_or_else(blank_type),
-            payload: self.request.payload().cloned().unwrap_or_default(),
-            queue: self.request.queue_name().clone(),
-            missed: missed.to_owned(),
-            next_at: self.next(now),
-            options: self.request.schedule_options(),
-        }
-    }
-
-    fn next(&self, after: Timestamp) -> Option<Timestamp> {
-        self.cron.tick_after(after.to_jiff()).map(Timestamp::from_jiff)
-    }
-
-    fn due(&self, position: Timestamp, at: Look) -> DueTicks {
-        // A scheduler that was up and could not reach its broker has missed nothing for its user: the
-        // latest tick runs late. Not all of them: a schedule of seconds would make thousands.
-        let missed = match self.missed {
-            Missed::Skip if !at.late_by.is_zero() => Missed::Once,
-            missed => missed,
-        };
-        let catch_up = CatchUp { missed, ..CatchUp::default() };
-        due_ticks(&self.cron, Some(position.to_jiff()), at.now.to_jiff(), &catch_up)
-    }
-
-    fn request_for(&self, tick: Timestamp) -> TaskRequest {
-        let id = tick_id(&self.name, tick);
-        self.request.clone().id(id.as_str()).once(id.as_str(), ONCE_TTL)
-    }
-}
-
-/// A request that passed `check_options` has a type.
-fn blank_type() -> outlast_core::TaskType {
-    outlast_core::TaskType::stored("")
-}
-
-/// A name that leaves room for the time of a tick in the id of its task.
-fn parse_name(name: &str) -> Result<ScheduleName> {
-    let name = ScheduleName::new(name)?;
-    let tick = tick_id(&name, Timestamp::from_seconds(0)).as_str().len() - name.as_str().len();
-    let (bytes, most) = (name.as_str().len(), limits::NAME_BYTES_MAX - tick);
-    if bytes > most {
-        let start: String = name.as_str().chars().take(32).collect();
-        return Err(Error::invalid(format!(
-            "schedule name {start:?}… has {bytes} bytes: at most {most} are allowed, because the id of \
-             each task is the name and the time of its tick"
-        )));
-    }
-    Ok(name)
-}
-
-fn parse(spec: &str, zone: &str) -> Result<Cron> {
-    let zone = jiff::tz::TimeZone::get(zone)
-        .map_err(|error| Error::invalid(format!("time zone {zone:?} is not known: {error}")))?;
-    Cron::parse(spec, &zone).map_err(|error| Error::invalid(error.to_string()))
-}
 
 /// Enqueues the ticks of its schedules while it runs. Any number may run, in any number of processes:
 /// each tick is enqueued once.
@@ -177,16 +47,6 @@ struct Inner {
     changed: Notify,
 }
 
-#[derive(Clone, Debug)]
-struct Entry {
-    schedule: Schedule,
-    /// Every tick up to here has been dealt with. `None` until the broker was asked.
-    position: Option<Timestamp>,
-    /// When it began without the broker's word, until the broker says what was before.
-    assumed: Option<Timestamp>,
-    paused: bool,
-}
-
 /// What one run remembers from round to round.
 #[derive(Debug, Default)]
 struct Rounds {
@@ -198,14 +58,6 @@ struct Rounds {
     /// or has been slow. `None` while it sleeps until the next tick: what passes in a sleep that lasts
     /// too long, because the machine slept as well, is missed.
     late_since: Option<Timestamp>,
-}
-
-/// One look at the schedules.
-#[derive(Clone, Copy, Debug)]
-struct Look {
-    now: Timestamp,
-    /// How much later than usual a tick may be seen and still be on time.
-    late_by: Duration,
 }
 
 impl Scheduler {
@@ -423,43 +275,6 @@ impl Scheduler {
     }
 }
 
-impl Entry {
-    fn new(schedule: Schedule) -> Self {
-        Self { schedule, position: None, assumed: None, paused: false }
-    }
-
-    /// True until the broker has said what it knows of it.
-    fn is_unknown(&self) -> bool {
-        self.position.is_none() || self.assumed.is_some()
-    }
-
-    /// Begins without the broker's word.
-    fn assume(&mut self, now: Timestamp) {
-        if self.position.is_none() {
-            (self.position, self.assumed) = (Some(now), Some(now));
-        }
-    }
-
-    /// Takes over what the broker knows. A schedule that was never seen begins now, and the beginning is
-    /// recorded: its first tick may be missed, too. One that began without the broker's word catches up with
-    /// what was before; ticks that it has enqueued meanwhile are taken once.
-    fn learn(&mut self, state: ScheduleState, now: Timestamp) -> Option<TickRecord> {
-        self.paused = state.paused_since.is_some();
-        let begun = self.assumed.take();
-        if let Some(last) = state.last_tick {
-            let catches_up =
-                begun.is_some_and(|at| last < at && self.schedule.missed != Missed::Skip);
-            self.position = if catches_up { Some(last) } else { self.position.max(Some(last)) };
-            return None;
-        }
-        let tick = match self.position.replace(self.position.unwrap_or(now)) {
-            None => now,
-            Some(_) => begun?,
-        };
-        Some(TickRecord { schedule: state.name, tick, task: None, enqueued_at: now })
-    }
-}
-
 /// Enqueues the due ticks. A tick that another scheduler has enqueued is as good as our own.
 async fn enqueue(
     client: &Client,
@@ -500,8 +315,9 @@ fn task_of(receipt: Receipt) -> Option<TaskId> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hourly;
     use super::*;
-    use crate::Clock;
+    use crate::{Clock, TaskRequest};
     use outlast_core::broker::Broker;
     use outlast_core::{Inspect, Kind, PageRequest, Selector, TaskState};
     use outlast_testkit::fault::{Fault, FaultBroker, Verb};
@@ -553,11 +369,6 @@ mod tests {
             ticks.pop();
             ticks
         }
-    }
-
-    fn hourly(name: &str) -> Schedule {
-        let request = TaskRequest::raw("tick", "").queue(name);
-        Schedule::new(name, "@hourly", request).expect("right")
     }
 
     #[tokio::test]
@@ -637,42 +448,5 @@ mod tests {
         world.round().await.expect("the next beat");
         let shown = world.model.schedules(shown.plus(BEAT_TTL)).await.expect("answered");
         assert_eq!(shown.len(), 2);
-    }
-
-    #[test]
-    fn a_schedule_that_began_without_its_broker_catches_up_with_what_was_before() {
-        let (before, begun, now) = (1_893_490_000, 1_893_499_200, 1_893_502_800);
-        let check = |missed, last_tick: Option<i64>, position, first_record: Option<i64>| {
-            let mut entry = Entry::new(hourly("a").missed(missed));
-            entry.assume(Timestamp::from_seconds(begun));
-            entry.assume(Timestamp::from_seconds(now));
-            let state = ScheduleState {
-                name: ScheduleName::stored("a"),
-                paused_since: None,
-                last_tick: last_tick.map(Timestamp::from_seconds),
-            };
-            let record = entry.learn(state, Timestamp::from_seconds(now));
-            assert_eq!(entry.position, Some(Timestamp::from_seconds(position)), "{missed:?}");
-            let first_record = first_record.map(Timestamp::from_seconds);
-            assert_eq!(record.map(|record| record.tick), first_record, "{missed:?}");
-            assert!(!entry.is_unknown());
-        };
-        check(Missed::Once, Some(before), before, None);
-        check(Missed::All, Some(before), before, None);
-        check(Missed::Skip, Some(before), begun, None);
-        check(Missed::Once, Some(now), now, None);
-        check(Missed::Once, None, begun, Some(begun));
-    }
-
-    #[test]
-    fn a_name_that_leaves_no_room_for_its_ticks_is_refused() {
-        // It was accepted, and each of its ticks was rejected for an id that is too long.
-        let named = |bytes: usize| {
-            Schedule::new(&"n".repeat(bytes), "@hourly", TaskRequest::raw("tick", ""))
-        };
-        let tick = tick_id(named(234).expect("fits").name(), Timestamp::from_seconds(0));
-        assert_eq!(tick.as_str().len(), limits::NAME_BYTES_MAX);
-        let error = named(235).expect_err("too long").to_string();
-        assert!(error.contains("has 235 bytes: at most 234 are allowed"), "{error}");
     }
 }
