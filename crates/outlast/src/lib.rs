@@ -47,6 +47,7 @@ mod handler;
 mod host;
 mod inspector;
 mod lanes;
+mod mask;
 pub mod migration;
 mod readiness;
 mod schedule;
@@ -58,7 +59,7 @@ mod worker;
 
 pub use client::{Client, Enqueue, Receipt, Task, TaskRequest, Verdict};
 pub use clock::Clock;
-pub use connect::{Connection, mask_url};
+pub use connect::Connection;
 pub use error::{Error, ErrorKind, Result};
 pub use handler::{
     Attempt, Blocking, Cancel, CancelReason, Failure, FromRun, Handler, IntoReply, Json,
@@ -66,6 +67,7 @@ pub use handler::{
     blocking,
 };
 pub use inspector::Inspector;
+pub use mask::mask_url;
 pub use readiness::Readiness;
 pub use schedule::{Schedule, Scheduler};
 pub use signal::shutdown_signal;
