@@ -15,6 +15,7 @@ pub mod error;
 pub mod fsck;
 pub mod inspect;
 pub mod limits;
+pub mod login;
 pub mod name;
 pub mod outcome;
 pub mod pick;
@@ -38,6 +39,7 @@ pub use inspect::{
     Acted, Action, Controlled, Cursor, DayStats, GroupStats, Inspect, Page, PageRequest,
     QueueControl, QueueStats, Refusal, ScheduleControl, ScheduleView, Selector, WorkerView,
 };
+pub use login::{Credentials, Login};
 pub use name::{GroupName, NameError, QueueName, ScheduleName, TaskId, TaskType};
 pub use outcome::{Attempt, Outcome, Settlement};
 pub use porter::Porter;

@@ -6,12 +6,13 @@
 //! | `rediss://…` | by TLS; `?ca=FILE`, `?cert=FILE&key=FILE` for certificates of one's own |
 //! | `redis+unix:///path[?db=N&user=U&password=P]` | by its socket |
 //!
+//! `?password_file=FILE` has the password read from a file, again for each connection.
 //! `?namespace=NAME` puts all keys below `NAME` instead of `asynq`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use outlast_core::BrokerError;
+use outlast_core::{BrokerError, Login};
 use redis::io::tcp::TcpSettings;
 use redis::{
     ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion,
@@ -20,12 +21,15 @@ use redis::{
 use url::Url;
 
 use crate::keys::{ASYNQ, Root};
+use crate::password_file;
 
 /// Where a server is, and the root of the keys there.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     pub(crate) info: ConnectionInfo,
     pub(crate) tls: Option<TlsCertificates>,
+    /// Where the password comes from, if the URL does not say it itself.
+    pub(crate) login: Option<Login>,
     pub(crate) root: Root,
     /// For people: never with a password.
     pub(crate) shown: String,
@@ -57,13 +61,15 @@ impl Address {
         let shown = shown(&url);
         let options = Options::read(&url).map_err(|why| wrong(&shown, why))?;
         let addr = options.address(&url).map_err(|why| wrong(&shown, why))?;
-        let login = options.login(&url).map_err(|why| wrong(&shown, why))?;
+        let settings = options.settings(&url).map_err(|why| wrong(&shown, why))?;
+        let login = options.password_file.clone().map(password_file::login).transpose();
+        let login = login.map_err(|why| wrong(&shown, why))?;
         let tls = options.certificates().map_err(|why| wrong(&shown, why))?;
         let info = addr.into_connection_info().map_err(|error| {
             BrokerError::rejected(format!("broker {shown:?} cannot be used")).with_source(error)
         })?;
-        let info = info.set_redis_settings(login).set_tcp_settings(tcp_settings());
-        Ok(Self { info, tls, root: Root::new(&options.namespace), shown })
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp_settings());
+        Ok(Self { info, tls, login, root: Root::new(&options.namespace), shown })
     }
 }
 
@@ -84,6 +90,7 @@ struct Options {
     db: Option<i64>,
     user: Option<String>,
     password: Option<String>,
+    password_file: Option<PathBuf>,
     ca: Option<PathBuf>,
     cert: Option<PathBuf>,
     key: Option<PathBuf>,
@@ -99,12 +106,13 @@ impl Options {
                 "db" => options.db = Some(number(&value)?),
                 "user" => options.user = Some(value),
                 "password" => options.password = Some(value),
+                "password_file" => options.password_file = Some(value.into()),
                 "ca" => options.ca = Some(value.into()),
                 "cert" => options.cert = Some(value.into()),
                 "key" => options.key = Some(value.into()),
                 other => {
                     return Err(format!(
-                        "option {other:?} is unknown; namespace, db, user, password, ca, cert and key are known"
+                        "option {other:?} is unknown; namespace, db, user, password, password_file, ca, cert and key are known"
                     ));
                 }
             }
@@ -136,7 +144,7 @@ impl Options {
         })
     }
 
-    fn login(&self, url: &Url) -> Result<RedisConnectionInfo, String> {
+    fn settings(&self, url: &Url) -> Result<RedisConnectionInfo, String> {
         let mut login = RedisConnectionInfo::default()
             .set_protocol(ProtocolVersion::RESP3)
             .set_lib_name("outlast", env!("CARGO_PKG_VERSION"));
@@ -149,7 +157,11 @@ impl Options {
         if let Some(user) = user {
             login = login.set_username(user);
         }
-        if let Some(password) = self.password.clone().or(password) {
+        let password = self.password.clone().or(password);
+        if password.is_some() && self.password_file.is_some() {
+            return Err("it gives a password and a password_file: keep one of them".into());
+        }
+        if let Some(password) = password {
             login = login.set_password(password);
         }
         Ok(login)
@@ -279,6 +291,8 @@ mod tests {
             ("redis://u:pw@h?ca=x", "are for rediss://"),
             ("rediss://u:pw@h?cert=x", "cert and key go together"),
             ("rediss://u:pw@h?ca=/nowhere/ca.pem", "ca /nowhere/ca.pem"),
+            ("redis://u:pw@h?password_file=/nowhere", "a password and a password_file"),
+            ("redis://u@h?password_file=/nowhere/pass", "password_file /nowhere/pass"),
             ("redis+unix://host/x", "three slashes"),
             ("redis://u:pw@h:99999", "invalid port"),
         ];

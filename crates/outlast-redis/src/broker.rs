@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use outlast_core::limits::SESSION_TTL;
 use outlast_core::{
     Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
-    NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, TaskId, Timestamp, Want,
-    Woke,
+    Login, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, TaskId, Timestamp,
+    Want, Woke,
 };
 
 use crate::address::Address;
@@ -23,16 +23,18 @@ use crate::session::Renewals;
 use crate::wait::Crowd;
 
 /// What can be set.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Options {
     /// Archived tasks a queue keeps (asynq's 10,000, contract §3.0): the oldest make room.
     pub archive_max: usize,
+    /// Where credentials come from, if not from the URL.
+    pub login: Option<Login>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { archive_max: 10_000 }
+        Self { archive_max: 10_000, login: None }
     }
 }
 
@@ -41,6 +43,13 @@ impl Options {
     #[must_use]
     pub fn archive_max(mut self, archive_max: usize) -> Self {
         self.archive_max = archive_max;
+        self
+    }
+
+    /// Sets [`Options::login`]: its user and password come before those of the URL.
+    #[must_use]
+    pub fn login(mut self, login: Login) -> Self {
+        self.login = Some(login);
         self
     }
 }
@@ -76,7 +85,10 @@ impl RedisBroker {
     /// # Errors
     /// [`Kind::Rejected`](outlast_core::Kind::Rejected) for a URL that cannot be used, without its password.
     pub fn new(url: &str, options: Options) -> Result<Self, BrokerError> {
-        let address = Address::parse(url)?;
+        let mut address = Address::parse(url)?;
+        if let Some(login) = &options.login {
+            address.login = Some(login.clone());
+        }
         let root = address.root.clone();
         let server = Arc::new(Server::new(address)?);
         let link = |class| Link::new(server.clone(), class);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use outlast_core::{BrokerError, Kind};
+use outlast_core::{BrokerError, Credentials, Kind};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ConnectionInfo, PushInfo, PushKind, RedisError};
+use redis::{AsyncConnectionConfig, Client, Cmd, PushInfo, PushKind, RedisError};
 
 use crate::address::Address;
 use crate::error::{Phase, classify};
@@ -76,17 +76,21 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(address: Address) -> Result<Self, BrokerError> {
-        let client = |info: ConnectionInfo| {
-            let client = match address.tls.clone() {
-                Some(tls) => Client::build_with_tls(info, tls),
-                None => Client::open(info),
-            };
-            client.map_err(|error| classify(error, &address.shown, Phase::Connecting))
-        };
-        let info = address.info.clone();
-        let login = info.redis_settings().clone().set_skip_set_lib_name();
-        let (bare, client) = (client(info.clone().set_redis_settings(login))?, client(info)?);
+        let (client, bare) = (client(&address, None, false)?, client(&address, None, true)?);
         Ok(Self { address, client, bare, has_scripts: AtomicBool::new(false) })
+    }
+
+    /// What makes the next connection of a class. Credentials that come from elsewhere are asked for each time: one that is
+    /// refused is followed by one with what they are then.
+    async fn client(&self, class: Class) -> Result<Client, BrokerError> {
+        let is_bare = class == Class::Probe;
+        let Some(login) = &self.address.login else {
+            return Ok(if is_bare { self.bare.clone() } else { self.client.clone() });
+        };
+        let known = login.ask().await.map_err(|error| {
+            BrokerError::new(Kind::Misconfigured, self.shown()).with_source(error)
+        })?;
+        client(&self.address, Some(known), is_bare)
     }
 
     pub(crate) fn root(&self) -> &Root {
@@ -143,7 +147,7 @@ impl Server {
                 Ok::<(), redis::aio::SendError>(())
             });
         let connecting = Phase::Connecting;
-        let client = if class == Class::Probe { &self.bare } else { &self.client };
+        let client = self.client(class).await?;
         let made = client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = made.map_err(|error| self.failed(error, connecting))?;
         if class == Class::Probe {
@@ -269,6 +273,30 @@ impl Server {
         let dialect = if numbers >= (7, 0) { Dialect::Flags } else { Dialect::Plain };
         Ok(About { software, dialect })
     }
+}
+
+/// A client of the address, with these credentials instead of its own; a bare one sends no CLIENT SETINFO.
+fn client(
+    address: &Address,
+    known: Option<Credentials>,
+    is_bare: bool,
+) -> Result<Client, BrokerError> {
+    let mut settings = address.info.redis_settings().clone();
+    if let Some(Credentials { user, password }) = known {
+        settings = settings.set_password(password);
+        if let Some(user) = user {
+            settings = settings.set_username(user);
+        }
+    }
+    if is_bare {
+        settings = settings.set_skip_set_lib_name();
+    }
+    let info = address.info.clone().set_redis_settings(settings);
+    let client = match address.tls.clone() {
+        Some(tls) => Client::build_with_tls(info, tls),
+        None => Client::open(info),
+    };
+    client.map_err(|error| classify(error, &address.shown, Phase::Connecting))
 }
 
 /// A script with what it is called with.

@@ -23,6 +23,7 @@ mod inspect;
 mod keys;
 mod link;
 mod memory;
+mod password_file;
 mod patience;
 mod people;
 mod permissions;
