@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use outlast_core::{
-    Broker, BrokerError, Enqueued, Fsck, Inspect, NewTask, Porter, QueueName, Repair, Stamp,
+    Broker, BrokerError, Enqueued, Fsck, Inspect, Login, NewTask, Porter, QueueName, Repair, Stamp,
 };
 use outlast_survive::{OnOutage, Survivor};
 
@@ -22,7 +22,8 @@ use crate::{Client, Clock, Inspector};
 /// | `rediss://host:6380/0?ca=ca.pem` | the same, encrypted; `cert` and `key` for a certificate of one's own |
 /// | `redis+unix:///run/redis.sock?db=0` | the same, by its socket |
 ///
-/// A Redis URL takes `?namespace=NAME` for keys of its own instead of asynq's.
+/// A Redis URL takes `?namespace=NAME` for keys of its own instead of asynq's, and `?password_file=FILE` for a password that
+/// is read again for each connection.
 #[derive(Clone)]
 pub struct Connection {
     pub(crate) broker: Arc<dyn Broker>,
@@ -46,12 +47,18 @@ enum Closer {
 impl Connection {
     /// Opens the broker behind `url`, creating an embedded one that does not exist yet.
     ///
+    /// The outages of a server are outlived: what it cannot take waits on this machine's disk, in a file that all processes of
+    /// this user share ([`default_spool`](crate::survive::default_spool) says which), and it need not be there yet. For another file or other
+    /// limits there is [`Connection::surviving`], for no file [`Connection::without_spool`]. An embedded broker needs no
+    /// second file: what would fill, lock or break its disk would do the same to the one beside it.
+    ///
     /// # Panics
     /// Outside a tokio runtime.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a URL that names no broker of this build, otherwise what the broker
-    /// answers: its kind says whether it can be reached, read and written.
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a URL that names no broker of this build, and
+    /// [`ErrorKind::Spool`](crate::ErrorKind::Spool) if the file on this machine's disk cannot be used, with what can be done; of an
+    /// embedded broker what it answers: its kind says whether it can be opened, read and written.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> outlast::Result<()> {
@@ -60,10 +67,10 @@ impl Connection {
     /// # Ok(()) }
     /// ```
     pub async fn open(url: &str) -> Result<Self> {
-        Self::open_as(url, Contact::Now).await
+        Self::builder(url).open().await
     }
 
-    /// Opens the broker behind `url` so that its outages are outlived: tasks that it cannot take are stored
+    /// Opens the broker behind `url` so that its outages are outlived as this says: tasks that it cannot take are stored
     /// on this machine's disk, outcomes too, and both reach it when it is back. A server need not be there
     /// yet; a URL that is wrong is told at once all the same.
     ///
@@ -87,7 +94,29 @@ impl Connection {
     /// # Ok(()) }
     /// ```
     pub async fn surviving(url: &str, survive: Survive) -> Result<Self> {
-        Self::open_as(url, Contact::Later).await?.survive(survive).await
+        Self::builder(url).survive(survive).open().await
+    }
+
+    /// Opens the broker behind `url` and keeps nothing on this machine's disk: while the broker is away, enqueues fail with its
+    /// error. For programs that look and enqueue nothing, and for those that have a better place for a task than this disk.
+    /// A server must answer now.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for a URL that names no broker of this build, otherwise what the broker
+    /// answers: its kind says whether it can be reached, read and written.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// // Nobody listens there.
+    /// let error = outlast::Connection::without_spool("redis://127.0.0.1:1").await.unwrap_err();
+    /// assert_eq!(error.kind(), outlast::ErrorKind::Broker(outlast::Kind::Unavailable));
+    /// # }
+    /// ```
+    pub async fn without_spool(url: &str) -> Result<Self> {
+        Self::builder(url).without_spool().open().await
     }
 
     /// The same connection, so that its outages are outlived; see [`Connection::surviving`]. The clock it has
@@ -98,8 +127,12 @@ impl Connection {
     ///
     /// # Errors
     /// [`ErrorKind::Spool`](crate::ErrorKind::Spool) if the store on disk cannot be opened, or keeps what waits for another
-    /// broker.
+    /// broker; [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if this connection survives already.
     pub async fn survive(mut self, survive: Survive) -> Result<Self> {
+        if let Some(survivor) = &self.survivor {
+            let file = survivor.spool().path().display();
+            return Err(Error::invalid(format!("{} survives already, by {file}", self.url)));
+        }
         let name = self.place();
         let survivor = Arc::new(survive.wrap(self.broker, name, self.clock.clone()).await?);
         self.broker = survivor.broker();
@@ -140,7 +173,10 @@ impl Connection {
         }
     }
 
-    async fn open_as(url: &str, contact: Contact) -> Result<Self> {
+    /// Opens the broker itself, without what outlives its outages.
+    pub(crate) async fn reach(url: &str, contact: Contact, login: Option<Login>) -> Result<Self> {
+        #[cfg(not(feature = "redis"))]
+        let _ = (contact, login);
         match scheme(url)? {
             #[cfg(feature = "sqlite")]
             Scheme::Sqlite(path) => open_sqlite(url, path).await,
@@ -150,12 +186,9 @@ impl Connection {
                 mask(url)
             ))),
             #[cfg(feature = "redis")]
-            Scheme::Redis => open_redis(url, contact).await,
+            Scheme::Redis => open_redis(url, contact, login).await,
             #[cfg(not(feature = "redis"))]
-            Scheme::Redis => Err(Error::invalid(format!(
-                "broker {} needs the feature `redis`, which this build lacks",
-                mask(url)
-            ))),
+            Scheme::Redis => Err(lacks_redis(url)),
         }
     }
 
@@ -302,9 +335,31 @@ impl std::fmt::Debug for Connection {
     }
 }
 
+/// Where the tasks behind a URL are, without asking there; `None` for an embedded broker.
+pub(crate) fn place_of(url: &str) -> Result<Option<String>> {
+    match scheme(url)? {
+        Scheme::Sqlite(_) => Ok(None),
+        #[cfg(feature = "redis")]
+        Scheme::Redis => {
+            let broker = outlast_redis::RedisBroker::new(url, outlast_redis::Options::default());
+            Ok(Some(broker.map_err(cannot_use)?.place()))
+        }
+        #[cfg(not(feature = "redis"))]
+        Scheme::Redis => Err(lacks_redis(url)),
+    }
+}
+
+#[cfg(not(feature = "redis"))]
+fn lacks_redis(url: &str) -> Error {
+    Error::invalid(format!(
+        "broker {} needs the feature `redis`, which this build lacks",
+        mask(url)
+    ))
+}
+
 /// When a server must have answered.
 #[derive(Clone, Copy, PartialEq)]
-enum Contact {
+pub(crate) enum Contact {
     Now,
     Later,
 }
@@ -365,22 +420,28 @@ async fn open_sqlite(url: &str, path: &str) -> Result<Connection> {
 }
 
 #[cfg(feature = "redis")]
-async fn open_redis(url: &str, contact: Contact) -> Result<Connection> {
-    let options = outlast_redis::Options::default();
+async fn open_redis(url: &str, contact: Contact, login: Option<Login>) -> Result<Connection> {
+    let mut options = outlast_redis::Options::default();
+    options.login = login;
     let opened = match contact {
         Contact::Now => outlast_redis::RedisBroker::open(url, options).await,
         Contact::Later => outlast_redis::RedisBroker::new(url, options),
     };
-    let broker = opened.map_err(|error| match error.kind() {
-        // The URL itself is wrong: nothing was asked of a server yet.
-        outlast_core::Kind::Rejected => Error::invalid(error.to_string()),
-        _ => error.into(),
-    })?;
+    let broker = opened.map_err(cannot_use)?;
     Ok(Connection {
         closer: Closer::Redis(broker.clone()),
         porter: Some(Arc::new(broker.clone())),
         ..Connection::custom(&mask(url), broker)
     })
+}
+
+#[cfg(feature = "redis")]
+fn cannot_use(error: BrokerError) -> Error {
+    match error.kind() {
+        // The URL itself is wrong: nothing was asked of a server yet.
+        outlast_core::Kind::Rejected => Error::invalid(error.to_string()),
+        _ => error.into(),
+    }
 }
 
 #[cfg(test)]

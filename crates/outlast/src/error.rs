@@ -66,6 +66,12 @@ impl Error {
         Self { kind, what: source.to_string(), source: Some(Arc::new(source)) }
     }
 
+    /// The same with what is below it.
+    pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
     /// What the error means for the caller.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -49,6 +49,7 @@ mod inspector;
 mod lanes;
 mod mask;
 pub mod migration;
+mod open;
 mod readiness;
 mod schedule;
 mod signal;
@@ -68,6 +69,7 @@ pub use handler::{
 };
 pub use inspector::Inspector;
 pub use mask::mask_url;
+pub use open::ConnectionBuilder;
 pub use readiness::Readiness;
 pub use schedule::{Schedule, Scheduler};
 pub use signal::shutdown_signal;
@@ -81,10 +83,10 @@ pub use outlast_core::inspect::{
 };
 pub use outlast_core::schedule::{Cron, CronError, Missed};
 pub use outlast_core::{
-    Acted, Action, Backoff, Broker, BrokerError, Controlled, Cursor, DayStats, Durability,
-    GroupName, GroupPolicy, GroupStats, Headers, Inspect, Kind, NameError, Page, PageRequest,
-    QueueControl, QueueName, QueueStats, Refusal, ScheduleName, ScheduleView, Selector, TaskId,
-    TaskRecord, TaskState, TaskType, Timestamp, WorkerView, duration, limits,
+    Acted, Action, Backoff, Broker, BrokerError, Controlled, Credentials, Cursor, DayStats,
+    Durability, GroupName, GroupPolicy, GroupStats, Headers, Inspect, Kind, NameError, Page,
+    PageRequest, QueueControl, QueueName, QueueStats, Refusal, ScheduleName, ScheduleView,
+    Selector, TaskId, TaskRecord, TaskState, TaskType, Timestamp, WorkerView, duration, limits,
 };
 
 /// Everything a broker of your own needs to implement [`Broker`] and [`Inspect`].

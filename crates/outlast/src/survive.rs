@@ -1,5 +1,7 @@
 //! How a connection outlives the outages of its broker, and how that looks from outside.
 
+mod place;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +17,14 @@ pub use outlast_survive::{
 use crate::Clock;
 use crate::error::{Error, Result};
 
-/// What a connection needs to outlive outages: a file, and limits for it.
-#[derive(Clone, Debug)]
+pub use place::default_spool;
+
+/// What a connection needs to outlive outages: a file, and limits for it. By default the file is the one that
+/// [`default_spool`] says, which is made with its folder.
+#[derive(Clone, Debug, Default)]
 pub struct Survive {
-    spool: PathBuf,
+    /// Unless somebody names one it is the broker's.
+    spool: Option<PathBuf>,
     broker: Option<String>,
     limits: SpoolLimits,
     journal: JournalMode,
@@ -30,8 +36,7 @@ impl Survive {
     /// same broker. Its folder must exist.
     #[must_use]
     pub fn new(spool: impl Into<PathBuf>) -> Self {
-        let (limits, journal) = (SpoolLimits::default(), JournalMode::default());
-        Self { spool: spool.into(), broker: None, limits, journal, patience: None }
+        Self { spool: Some(spool.into()), ..Self::default() }
     }
 
     /// What the file calls the broker: what was stored under one name is delivered under no other. Unless set it says where
@@ -72,16 +77,24 @@ impl Survive {
         clock: Clock,
     ) -> Result<Survivor> {
         let clock = outlast_survive::Clock::new(move || clock.now());
-        let mut config = outlast_survive::Config::new(self.spool, clock);
+        let env = |name: &str| std::env::var_os(name);
+        let named = self.spool.or_else(|| place::named(env));
+        let is_named = named.is_some();
+        let spool = named.map_or_else(|| place::in_state_folder(&place, env), Ok)?;
+        let mut config = outlast_survive::Config::new(spool, clock);
         config.broker = Some(self.broker.unwrap_or(place));
         (config.limits, config.journal) = (self.limits, self.journal);
         config.patience = self.patience.unwrap_or(config.patience);
         let runtime = tokio::runtime::Handle::current();
         let wrapped = tokio::task::spawn_blocking(move || {
             let _entered = runtime.enter();
-            outlast_survive::wrap(broker, config)
+            if is_named {
+                return Ok(outlast_survive::wrap(broker, config)?);
+            }
+            place::make_folder(&config.spool)?;
+            outlast_survive::wrap(broker, config).map_err(|error| place::remedied(error.into()))
         });
         let stopped = |_| Error::stopped("the runtime was shut down while the spool was opened");
-        Ok(wrapped.await.map_err(stopped)??)
+        wrapped.await.map_err(stopped)?
     }
 }

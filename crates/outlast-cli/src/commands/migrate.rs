@@ -155,7 +155,7 @@ async fn open(url: &str, end: End) -> Result<Connection, CliError> {
         return Err(CliError::not_found(format!("no file {path} to move tasks from")));
     }
     let which = if end == End::Source { "--from" } else { "--to" };
-    Connection::open(url).await.map_err(|error| {
+    Connection::without_spool(url).await.map_err(|error| {
         let exit = match error.kind() {
             ErrorKind::Invalid => Exit::Usage,
             _ => Exit::Unavailable,

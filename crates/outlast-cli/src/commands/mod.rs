@@ -128,7 +128,7 @@ pub(crate) async fn surviving(config: &Config, patience: Duration) -> Result<Con
 pub(crate) async fn open(config: &Config) -> Result<Connection, CliError> {
     config::make_folder(config)?;
     let url = &config.broker.value;
-    Connection::open(url).await.map_err(cannot_open)
+    Connection::without_spool(url).await.map_err(cannot_open)
 }
 
 fn cannot_open(error: Error) -> CliError {

@@ -26,29 +26,6 @@ pub(crate) fn embedded_broker(
     Ok(format!("sqlite://{}", folder.join(BROKER_FILE).display()))
 }
 
-/// Where tasks wait for a broker that is away, unless somebody names a file: beside the configuration, or in
-/// the state folder. The embedded broker needs none: what would fill or lock its file would do the same to
-/// the one beside it. The file's name is the broker's, because what waits for one broker must never be
-/// delivered to another.
-pub(crate) fn spool(
-    config: Option<&Path>,
-    broker: &str,
-    env: impl Fn(&str) -> Option<OsString>,
-) -> Result<Option<PathBuf>, Problem> {
-    if broker.starts_with("sqlite:") {
-        return Ok(None);
-    }
-    let folder = match config {
-        Some(file) => absolute(file.parent().unwrap_or(Path::new("")))?,
-        None => state_folder(env)?,
-    };
-    // FNV-1a: the same in every release.
-    let mixed = masked(broker).bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    Ok(Some(folder.join(format!("outbox-{mixed:016x}.db"))))
-}
-
 fn state_folder(env: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, Problem> {
     // The XDG specification has relative paths ignored.
     let folder = |name: &str| env(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -89,7 +66,9 @@ pub(crate) fn make_spool_folder(spool: &Sourced<PathBuf>) -> Result<(), Problem>
     let folder = spool.value.parent().filter(|_| spool.origin == Origin::Default);
     let Some(folder) = folder else { return Ok(()) };
     std::fs::create_dir_all(folder).map_err(|error| {
-        let message = format!("could not make the outbox's folder {}", folder.display());
+        let folder = folder.display();
+        let message =
+            format!("could not make the outbox's folder {folder}; name a file by --spool");
         Problem::outside(message).with_source(error)
     })
 }
@@ -125,17 +104,6 @@ mod tests {
             "sqlite:///state/outlast/outlast.db"
         );
         assert!(embedded_broker(None, none).is_err());
-    }
-
-    #[test]
-    fn each_server_has_an_outbox_of_its_own_and_an_embedded_broker_has_none() {
-        let file = Some(Path::new("/srv/app/outlast.toml"));
-        let place = |url| spool(file, url, |_| None).expect("has a folder");
-        let first = place("redis://:secret@10.0.0.7:6379/0").expect("a server may be away");
-        assert!(first.starts_with("/srv/app"), "{}", first.display());
-        assert_eq!(place("redis://:rotated@10.0.0.7:6379/0"), Some(first.clone()));
-        assert_ne!(place("redis://10.0.0.8:6379/0"), Some(first));
-        assert_eq!(place("sqlite://tasks.db"), None);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl<'a> Resolver<'a> {
         let schedules = self.schedules(&raw.schedule);
         let groups = self.groups(&raw.group);
         let broker = broker?;
-        let spool = self.spool(&broker.value, path, asked);
+        let spool = self.spool(&broker.value, asked);
         let worker = worker?;
         Some(Config { file, broker, spool, worker, queues, handlers, schedules, groups })
     }
@@ -152,22 +152,18 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn spool(
-        &mut self,
-        broker: &str,
-        file: Option<&std::path::Path>,
-        asked: &Asked,
-    ) -> Option<Sourced<PathBuf>> {
+    fn spool(&mut self, broker: &str, asked: &Asked) -> Option<Sourced<PathBuf>> {
         if let Some(path) = &asked.spool {
             return Some(Sourced::new(path.clone(), Origin::Flag("--spool")));
         }
         if let Some(path) = (self.env)("OUTLAST_SPOOL").filter(|path| !path.is_empty()) {
             return Some(Sourced::new(path.into(), Origin::Env("OUTLAST_SPOOL")));
         }
-        match place::spool(file, broker, |name| (self.env)(name)) {
+        // The library's own place: a service and `outlast outbox` look into the same file.
+        match outlast::survive::default_spool(broker, |name| (self.env)(name)) {
             Ok(path) => path.map(Sourced::default),
-            Err(problem) => {
-                self.problems.push(problem);
+            Err(error) => {
+                self.problems.push(Problem::outside(error.to_string()));
                 None
             }
         }

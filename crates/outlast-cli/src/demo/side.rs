@@ -153,7 +153,7 @@ impl Side {
     /// The ids that the server still has: both sides keep tasks alike, so one way to look serves for both.
     async fn kept(&self) -> Result<Vec<String>, CliError> {
         let url = format!("redis://{}", self.server.addr());
-        let inspector = Connection::open(&url).await?.inspector();
+        let inspector = Connection::without_spool(&url).await?.inspector();
         let (queue, mut kept) = (QueueName::default_queue(), Vec::new());
         for state in TaskState::ALL {
             let (select, mut page) = (Selector::state(state), PageRequest::first(limits::PAGE_MAX));

@@ -66,8 +66,8 @@ impl Client {
     }
 
     /// The same client with another answer to an outage, for tasks that say nothing themselves
-    /// ([`OnOutage::Store`] unless set). It takes a connection that survives
-    /// ([`Connection::surviving`](crate::Connection::surviving)); on another one tasks fail.
+    /// ([`OnOutage::Store`] unless set). On a connection that keeps nothing on the disk
+    /// ([`Connection::without_spool`](crate::Connection::without_spool)) tasks fail, whatever this says.
     #[must_use]
     pub fn on_outage(mut self, on_outage: OnOutage) -> Self {
         self.on_outage = on_outage;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outlast::{Client, TaskRequest, TaskState, Worker};
+use outlast::{Connection, TaskRequest, TaskState, Worker};
 use serde_json::{Value, json};
 
 use super::go::Go;
@@ -187,7 +187,7 @@ async fn a_worker_of_ours_in_a_process_of_its_own() {
         let _all = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(1);
     });
-    let client = Client::open(&url).await.unwrap();
+    let client = Connection::without_spool(&url).await.unwrap().client();
     let hang = std::future::pending::<()>;
     Worker::new(&client).queue("q", 1).slots(10).handle_type("hang", hang).run().await.unwrap();
 }

@@ -37,7 +37,7 @@ impl Golden {
             }
         }
         let now = Timestamp::from_millis(fixture["unix_ms"].as_i64().unwrap());
-        let connection = Connection::open(&redis.url()).await.unwrap();
+        let connection = Connection::without_spool(&redis.url()).await.unwrap();
         let connection = connection.with_clock(Clock::manual(now));
         Some(Self { fixture, connection, now, _redis: redis })
     }
@@ -238,9 +238,10 @@ async fn the_tasks_of_go_programs_survive_a_move_to_an_embedded_broker_and_back(
     let Some(golden) = Golden::load().await else { return };
     let from = &golden.connection;
     let clock = Clock::manual(golden.now);
-    let embedded = Connection::open("sqlite::memory:").await.unwrap().with_clock(clock.clone());
+    let embedded =
+        Connection::without_spool("sqlite::memory:").await.unwrap().with_clock(clock.clone());
     let url = format!("{}/0?namespace=back", golden._redis.url());
-    let back = Connection::open(&url).await.unwrap().with_clock(clock);
+    let back = Connection::without_spool(&url).await.unwrap().with_clock(clock);
     let (mut compared, mut stayed) = (0, 0);
     for stats in from.inspector().queues().await.unwrap() {
         let queue = &stats.queue;

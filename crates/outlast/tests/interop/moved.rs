@@ -37,8 +37,8 @@ async fn what_go_has_filled_is_the_same_for_go_after_a_move_there_and_back() {
     let busy = world.go_fills().await;
     let before = as_go_sees(&world).await;
     assert!(before.iter().all(|task| task["ID"].is_string()), "{before:?}");
-    let redis = Connection::open(&world.redis.url()).await.unwrap();
-    let embedded = Connection::open("sqlite::memory:").await.unwrap();
+    let redis = Connection::without_spool(&world.redis.url()).await.unwrap();
+    let embedded = Connection::without_spool("sqlite::memory:").await.unwrap();
     assert_eq!(move_all(&redis, &embedded).await, 6);
     let numbers = world.go_queue("q").await;
     assert_eq!((&numbers["Active"], &numbers["Size"]), (&1.into(), &1.into()), "{numbers}");

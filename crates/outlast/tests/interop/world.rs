@@ -55,7 +55,7 @@ impl World {
     pub(crate) async fn start() -> Option<Self> {
         let interop = built("outlast-interop")?;
         let redis = RedisServer::or_skip(RedisServer::start())?;
-        let connection = Connection::open(&redis.url()).await.unwrap();
+        let connection = Connection::without_spool(&redis.url()).await.unwrap();
         let at = redis.addr().to_string();
         let go = |command: &str| Mutex::new(Go::start(&interop, &[command, "-redis", &at]));
         Some(Self {

@@ -173,12 +173,12 @@ fn queue() -> QueueName {
 }
 
 async fn memory() -> Connection {
-    Connection::open("sqlite::memory:").await.unwrap()
+    Connection::without_spool("sqlite::memory:").await.unwrap()
 }
 
 async fn space(server: &RedisServer) -> Connection {
     let url = format!("{}/0?namespace=t{}", server.url(), uuid::Uuid::new_v4().simple());
-    Connection::open(&url).await.unwrap()
+    Connection::without_spool(&url).await.unwrap()
 }
 
 /// Moves the queue until nothing is left to be moved.
@@ -401,7 +401,7 @@ async fn a_batch_whose_target_is_gone_is_given_back() {
 #[tokio::test]
 async fn a_target_that_lost_what_it_had_stored_is_told_of() {
     let Some(server) = RedisServer::or_skip(RedisServer::start()) else { return };
-    let (from, to) = (memory().await, Connection::open(&server.url()).await.unwrap());
+    let (from, to) = (memory().await, Connection::without_spool(&server.url()).await.unwrap());
     let request = |n: usize| TaskRequest::raw("t", "x").id(&n.to_string());
     from.client().enqueue_all((0..600).map(request).collect()).await.unwrap();
     let mut lane = Migration::new(&from, &to).await.unwrap().queue(&queue());

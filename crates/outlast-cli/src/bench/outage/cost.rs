@@ -20,7 +20,7 @@ impl Turn {
 
 impl Bench {
     pub(super) async fn cost(&mut self, each: &mut impl FnMut(Figure)) -> Outcome<()> {
-        let without = Connection::open(&self.url).await?;
+        let without = Connection::without_spool(&self.url).await?;
         let with = self.surviving(&self.url, "cost").await?;
         let clients = [with.client(), without.client()];
         // Making connections is not what is measured.

@@ -17,7 +17,7 @@ pub(super) struct Ours {
 impl Ours {
     /// Opens the broker and warms its connections: making them is not what is measured.
     pub(super) async fn open(url: String, mut site: Site) -> Outcome<Self> {
-        let connection = Connection::open(&url).await?;
+        let connection = Connection::without_spool(&url).await?;
         load::fill(&connection.client(), &site.queue, 1).await?;
         site.empty().await?;
         Ok(Self { url, connection, site })

@@ -204,7 +204,7 @@ mod tests {
         let client = Client::open(server.url()).expect("a URL");
         let (ours, asynqs) = both(&client).await.expect("the server answers");
         let url = format!("{}?namespace={}", server.url(), ours.root);
-        let client = Connection::open(&url).await.expect("the server answers").client();
+        let client = Connection::without_spool(&url).await.expect("the server answers").client();
         load::fill(&client, &ours.queue, 3).await.expect("stored");
         (ours, asynqs, client)
     }
