@@ -140,6 +140,8 @@ pub struct Counts {
     pub offered_again: u64,
     /// Outages that have begun.
     pub outages: u64,
+    /// Calls that a broker was sent while it was down: probes, and trials when one had succeeded.
+    pub sick_calls: u64,
 }
 
 /// Tells everybody who listens, and counts.
@@ -165,9 +167,10 @@ pub(crate) enum Counter {
     PossibleRepeats,
     OfferedAgain,
     Outages,
+    SickCalls,
 }
 
-const COUNTERS: usize = Counter::Outages as usize + 1;
+const COUNTERS: usize = Counter::SickCalls as usize + 1;
 
 impl Events {
     pub(crate) fn new() -> Self {
@@ -224,6 +227,7 @@ impl Events {
             possible_repeats: read(Counter::PossibleRepeats),
             offered_again: read(Counter::OfferedAgain),
             outages: read(Counter::Outages),
+            sick_calls: read(Counter::SickCalls),
         }
     }
 }

@@ -24,6 +24,8 @@ mod journal;
 mod keep;
 mod layer;
 mod ledger;
+mod metrics;
+mod noticer;
 mod outbox;
 mod pace;
 mod report;
@@ -36,8 +38,10 @@ pub use clock::Clock;
 pub use event::{Counts, Event};
 pub use journal::JournalMode;
 pub use keep::NotStored;
+pub use ledger::LedgerLimits;
+pub use metrics::{Metric, MetricKind, Metrics, Sample};
 pub use spool::{
-    Quarantined, Shelf, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Stored, StoredTask,
-    Waiting, WhenFull,
+    Notice, Quarantined, Shelf, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Store, Stored,
+    StoredTask, Waiting, WhenFull,
 };
 pub use survivor::{Config, OnOutage, Status, Survivor, wrap};

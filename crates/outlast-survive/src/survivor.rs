@@ -18,7 +18,9 @@ use crate::drain::Drain;
 use crate::event::{Counts, Event, Events};
 use crate::journal::{Journal, JournalMode};
 use crate::keep::Keeper;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, LedgerLimits};
+use crate::metrics::Metrics;
+use crate::noticer::Noticer;
 use crate::outbox::Outbox;
 use crate::spool::{Spool, SpoolError, SpoolLimits, Store, Waiting};
 
@@ -56,6 +58,8 @@ pub struct Config {
     pub limits: SpoolLimits,
     /// When outcomes are journaled.
     pub journal: JournalMode,
+    /// How much of what was acknowledged is kept in memory, to be offered again if the broker forgets it.
+    pub ledger: LedgerLimits,
     /// How long an enqueue waits for the broker before it is stored.
     pub patience: Duration,
     /// How long expired leases are left alone after an outage, and after the start of a process, which cannot know
@@ -74,6 +78,7 @@ impl Config {
             broker: None,
             limits: SpoolLimits::default(),
             journal: JournalMode::default(),
+            ledger: LedgerLimits::default(),
             patience: ENQUEUE_PATIENCE,
             grace: GRACE,
             clock,
@@ -106,6 +111,7 @@ pub struct Survivor {
     events: Arc<Events>,
     clock: Clock,
     drain: Arc<Drain>,
+    noticer: Arc<Noticer>,
     draining: Draining,
 }
 
@@ -168,7 +174,8 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
     };
 
     let breaker = Breaker::new(broker, clock.clone(), events.clone(), config.grace);
-    let ledger = Arc::new(Ledger::new(breaker.clone(), spool.clone(), events.clone()));
+    let ledger =
+        Arc::new(Ledger::new(breaker.clone(), config.ledger, spool.clone(), events.clone()));
     let journal = Journal::new(keeper(ledger.clone(), SETTLE_PATIENCE), config.journal)?;
     let journal = Arc::new(journal);
     let outbox = Outbox::new(journal.clone(), keeper(journal.clone(), config.patience));
@@ -179,13 +186,14 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
         events.clone(),
         clock.clone(),
     ));
-    let (deliver, ask) = (drain.clone().run(), ledger.run());
-    let both = async move {
-        tokio::join!(deliver, ask);
+    let noticer = Arc::new(Noticer::new(breaker.clone(), spool.clone(), clock.clone()));
+    let (deliver, ask, note) = (drain.clone().run(), ledger.run(), noticer.clone().run());
+    let all = async move {
+        tokio::join!(deliver, ask, note);
     };
-    let draining = Draining(Mutex::new(Some(tokio::spawn(both))));
+    let draining = Draining(Mutex::new(Some(tokio::spawn(all))));
     let outbox = Arc::new(outbox);
-    Ok(Survivor { outbox, journal, breaker, spool, events, clock, drain, draining })
+    Ok(Survivor { outbox, journal, breaker, spool, events, clock, drain, noticer, draining })
 }
 
 impl std::fmt::Debug for Survivor {
@@ -348,6 +356,7 @@ impl Survivor {
             // It was aborted: what it answers is that.
             let _ = task.await;
         }
+        self.noticer.end().await;
     }
 
     /// The store on disk.
@@ -360,6 +369,14 @@ impl Survivor {
     #[must_use]
     pub fn homes(&self) -> Vec<HomeStatus> {
         self.breaker.status()
+    }
+
+    /// The figures of this process and of its spool, under the names that `docs/outages.md` lists.
+    ///
+    /// # Errors
+    /// [`SpoolError`] if the spool cannot be read.
+    pub fn metrics(&self) -> Result<Metrics, SpoolError> {
+        Ok(Metrics::of(&self.status()?, self.clock.now()))
     }
 
     /// How everything is.

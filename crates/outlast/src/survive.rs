@@ -9,9 +9,9 @@ use std::time::Duration;
 use outlast_core::Broker;
 
 pub use outlast_survive::{
-    CircuitState, Counts, Event, HomeStatus, JournalMode, NotStored, OnOutage, Outage, Quarantined,
-    Shelf, Spool, SpoolError, SpoolErrorKind, SpoolLimits, Status, Store, Stored, StoredTask,
-    Survivor, Waiting, WhenFull,
+    CircuitState, Counts, Event, HomeStatus, JournalMode, LedgerLimits, Metric, MetricKind,
+    Metrics, NotStored, Notice, OnOutage, Outage, Quarantined, Sample, Shelf, Spool, SpoolError,
+    SpoolErrorKind, SpoolLimits, Status, Store, Stored, StoredTask, Survivor, Waiting, WhenFull,
 };
 
 use crate::Clock;
@@ -28,6 +28,7 @@ pub struct Survive {
     broker: Option<String>,
     limits: SpoolLimits,
     journal: JournalMode,
+    ledger: LedgerLimits,
     patience: Option<Duration>,
 }
 
@@ -63,6 +64,21 @@ impl Survive {
         self
     }
 
+    /// How long what the broker has acknowledged is kept in memory, to be offered again if the broker forgets it: 30 s unless
+    /// set. At least as long as a failover takes.
+    #[must_use]
+    pub fn keep_for(mut self, time: Duration) -> Self {
+        self.ledger.keep_for = time;
+        self
+    }
+
+    /// How many bytes of that are kept at most: 16 MiB unless set. The oldest goes first.
+    #[must_use]
+    pub fn keep_bytes(mut self, bytes: usize) -> Self {
+        self.ledger.bytes_max = bytes;
+        self
+    }
+
     /// How long an enqueue waits for the broker before it is stored: 250 ms unless set.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
@@ -84,6 +100,7 @@ impl Survive {
         let mut config = outlast_survive::Config::new(spool, clock);
         config.broker = Some(self.broker.unwrap_or(place));
         (config.limits, config.journal) = (self.limits, self.journal);
+        config.ledger = self.ledger;
         config.patience = self.patience.unwrap_or(config.patience);
         let runtime = tokio::runtime::Handle::current();
         let wrapped = tokio::task::spawn_blocking(move || {

@@ -29,7 +29,7 @@ use circuit::{Event as Happened, Outcome, Reply};
 use homes::{HomeState, Homes, News, Now};
 
 use crate::Clock;
-use crate::event::{Event, Events};
+use crate::event::{Counter, Event, Events};
 
 /// A call that takes longer counts as a failure, once: brokers answer in milliseconds.
 const SLOW: Duration = Duration::from_secs(1);
@@ -113,6 +113,11 @@ impl Breaker {
         renewed_at.is_some_and(|at| now.saturating_sub(at) < within)
     }
 
+    /// Counts changes of any circuit from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
     /// Waits until any circuit changes, or `at_most`.
     pub(crate) async fn changed(&self, at_most: Duration) {
         let mut changes = self.changes.subscribe();
@@ -189,6 +194,9 @@ impl Breaker {
             }
         };
         drop(homes);
+        if is_trial {
+            self.events.add(Counter::SickCalls, 1);
+        }
         Ok(Pass { breaker: self, home: home.clone(), class, is_trial, is_open: true })
     }
 

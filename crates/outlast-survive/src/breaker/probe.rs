@@ -12,6 +12,7 @@ use outlast_core::{BrokerError, Health, Home, Kind, Role};
 use super::circuit::Outcome;
 use super::homes::HomeState;
 use super::{Breaker, Why};
+use crate::event::Counter;
 
 /// A probe that takes longer has failed: a home that is well answers in milliseconds.
 const PROBE_MAX: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ impl Breaker {
     }
 
     async fn probe(&self, home: &Home) {
+        self.events.add(Counter::SickCalls, 1);
         let health = tokio::time::timeout(PROBE_MAX, self.below.health(home, self.clock.now()));
         let answer = health.await.unwrap_or_else(|_| {
             let what = format!("broker {} did not answer a probe", home.0);

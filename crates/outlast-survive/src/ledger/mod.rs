@@ -27,7 +27,9 @@ use crate::layer::layer;
 use crate::spool::{NewItem, Parcel, Spool, SpoolError};
 use crate::verb::{Enqueues, Settlements, Verb};
 
-use pages::{Entry, KEEP_FOR, Pages, What};
+pub use pages::LedgerLimits;
+
+use pages::{Entry, Pages, What};
 
 /// Between two rounds of questions: a home that fails every now and then is not asked all the time.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -97,8 +99,14 @@ layer! { Ledger, hands through [rest],
 }
 
 impl Ledger {
-    pub(crate) fn new(below: Arc<Breaker>, spool: Spool, events: Arc<Events>) -> Self {
-        Self { below, spool, events, pages: Mutex::default(), doubted: Notify::new() }
+    pub(crate) fn new(
+        below: Arc<Breaker>,
+        limits: LedgerLimits,
+        spool: Spool,
+        events: Arc<Events>,
+    ) -> Self {
+        let pages = Mutex::new(Pages::new(limits));
+        Self { below, spool, events, pages, doubted: Notify::new() }
     }
 
     /// Asks the homes whose memory is in doubt, for ever. Safe to drop at any moment.
@@ -257,11 +265,12 @@ impl Ledger {
         }
     }
 
-    /// True if other data is behind the home than half a minute ago, or it cannot be known.
+    /// True if other data is behind the home than when the oldest of what is kept was acknowledged, or it cannot be known.
     async fn has_other_data(&self, queue: &QueueName, now: Timestamp) -> bool {
         let home = self.below.home(queue);
         let health = self.below.health(&home, now).await;
-        health.is_err() || self.below.is_renewed(&home, KEEP_FOR)
+        let keep_for = self.pages().limits().keep_for;
+        health.is_err() || self.below.is_renewed(&home, keep_for)
     }
 
     /// Without a number: the lane has moved on, and what it lost was not applied.

@@ -10,12 +10,21 @@ use outlast_core::{
 };
 use tokio::time::Instant;
 
-/// How long acknowledged batches are kept: longer than a failover takes to lose them and to be noticed. The
-/// time of a doubt does not count.
-pub(super) const KEEP_FOR: Duration = Duration::from_secs(30);
+/// How much of what was acknowledged is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerLimits {
+    /// How long batches are kept: longer than a failover takes to lose them and to be noticed. The time in which their home
+    /// is in doubt does not count.
+    pub keep_for: Duration,
+    /// Bytes at most, in memory. The oldest goes first; a loss then is told to be made good in part.
+    pub bytes_max: usize,
+}
 
-/// How much is kept at most. The oldest goes first; a loss then is told to be made good in part.
-const BYTES_MAX: usize = 16 << 20;
+impl Default for LedgerLimits {
+    fn default() -> Self {
+        Self { keep_for: Duration::from_secs(30), bytes_max: 16 << 20 }
+    }
+}
 
 /// After so long in doubt the broker may have forgotten a stamp by itself: its batch is not asked about.
 const ASK_WITHIN: Duration = limits::SESSION_TTL.checked_div(2).expect("two is not zero");
@@ -25,6 +34,7 @@ const ITEM_BYTES: usize = 300;
 
 #[derive(Default)]
 pub(super) struct Pages {
+    limits: LedgerLimits,
     entries: VecDeque<Entry>,
     bytes: usize,
     /// When the last entry went because of its size.
@@ -104,6 +114,14 @@ fn size(settlement: &Settlement) -> usize {
 }
 
 impl Pages {
+    pub(super) fn new(limits: LedgerLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    pub(super) fn limits(&self) -> LedgerLimits {
+        self.limits
+    }
+
     pub(super) fn add(&mut self, entry: Entry) {
         let now = entry.at;
         self.bytes += entry.what.bytes();
@@ -113,8 +131,9 @@ impl Pages {
 
     fn prune(&mut self, now: Instant) {
         while let Some(first) = self.entries.front() {
-            let is_old = self.doubts.is_empty() && now.duration_since(first.at) > KEEP_FOR;
-            if !is_old && self.bytes <= BYTES_MAX {
+            let age = now.duration_since(first.at);
+            let is_old = self.doubts.is_empty() && age > self.limits.keep_for;
+            if !is_old && self.bytes <= self.limits.bytes_max {
                 break;
             }
             if !is_old {
@@ -127,7 +146,7 @@ impl Pages {
 
     /// Whether some of what was acknowledged in the time that is kept is not here.
     pub(super) fn is_cut(&self) -> bool {
-        self.cut_at.is_some_and(|at| at.elapsed() <= KEEP_FOR)
+        self.cut_at.is_some_and(|at| at.elapsed() <= self.limits.keep_for)
     }
 
     /// A call to the home failed: it may have forgotten when it answers again.
@@ -235,11 +254,11 @@ mod tests {
     async fn entries_go_when_they_are_old_or_when_they_are_too_many_and_the_latter_is_told() {
         let mut pages = Pages::default();
         pages.add(entry(1, 10));
-        tokio::time::advance(KEEP_FOR + Duration::from_secs(1)).await;
+        tokio::time::advance(pages.limits.keep_for + Duration::from_secs(1)).await;
         pages.add(entry(2, 10));
         assert_eq!((pages.entries.len(), pages.bytes, pages.is_cut()), (1, 10 + ITEM_BYTES, false));
         for seq in 3..6 {
-            pages.add(entry(seq, BYTES_MAX / 2 - ITEM_BYTES));
+            pages.add(entry(seq, pages.limits.bytes_max / 2 - ITEM_BYTES));
         }
         assert_eq!((pages.entries.len(), pages.is_cut()), (2, true));
     }
@@ -249,7 +268,7 @@ mod tests {
         let mut pages = Pages::default();
         pages.add(entry(1, 10));
         pages.doubt(&home(), Instant::now());
-        tokio::time::advance(10 * KEEP_FOR).await;
+        tokio::time::advance(10 * pages.limits.keep_for).await;
         pages.add(entry(2, 10));
         assert!(pages.take_doubts().is_empty(), "it does not answer yet");
         assert!(pages.answers(&home()) && !pages.answers(&home()));

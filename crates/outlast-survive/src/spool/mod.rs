@@ -6,6 +6,7 @@
 
 mod error;
 mod line;
+mod notices;
 mod open;
 mod owner;
 mod people;
@@ -24,6 +25,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::Notify;
 
 pub use error::{SpoolError, SpoolErrorKind};
+pub use notices::Notice;
 pub use people::{Quarantined, Stored, Waiting};
 pub use tasks::{Shelf, StoredTask};
 

@@ -16,6 +16,9 @@ const VERSION: i64 = 1;
 /// See `owner.rs`.
 const OWNER: &str = include_str!("../../sql/owner.sql");
 
+/// See `notices.rs`.
+const NOTICE: &str = include_str!("../../sql/notice.sql");
+
 /// How long a write waits for other processes: an fsync each, and a slow disk takes a second for one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -45,8 +48,10 @@ pub(super) fn writer(path: &Path) -> Result<Connection, SpoolError> {
     .map_err(failed)?;
     match is_new {
         true => create(&conn, path)?,
-        // One of before it was noted whose a spool is.
-        false => conn.execute_batch(OWNER).map_err(failed)?,
+        // One of before it was noted whose a spool is, and who is in an outage.
+        false => {
+            [OWNER, NOTICE].iter().try_for_each(|sql| conn.execute_batch(sql)).map_err(failed)?;
+        }
     }
     Ok(conn)
 }
@@ -121,7 +126,7 @@ fn create(conn: &Connection, path: &Path) -> Result<(), SpoolError> {
         let ours =
             format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
         match is_new {
-            true => [OWNER, sql, &ours].iter().try_for_each(|sql| conn.execute_batch(sql)),
+            true => [OWNER, NOTICE, sql, &ours].iter().try_for_each(|sql| conn.execute_batch(sql)),
             false => Ok(()),
         }
         .map_err(failed)

@@ -9,5 +9,6 @@ mod kit;
 mod ledger;
 mod outbox;
 mod random;
+mod seen;
 mod spool;
 mod stand_in;
