@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use outlast::survive::{Spool, SpoolLimits, Survive};
+use outlast::survive::Spool;
 use outlast::{Client, Connection, Error, ErrorKind, Inspector, Kind};
 
 use crate::args::{Cli, Command, Global};
@@ -108,8 +108,8 @@ impl Context {
             ));
         };
         config::make_spool_folder(spool)?;
-        let path = spool.value.clone();
-        let opened = tokio::task::spawn_blocking(move || Spool::open(path, SpoolLimits::default()));
+        let (path, limits) = (spool.value.clone(), config.survive.limits());
+        let opened = tokio::task::spawn_blocking(move || Spool::open(path, limits));
         let opened =
             opened.await.map_err(|error| CliError::failed("could not open the outbox", error))?;
         opened.map_err(|error| CliError::failed("could not open the outbox", error))
@@ -120,7 +120,7 @@ impl Context {
 pub(crate) async fn surviving(config: &Config, patience: Duration) -> Result<Connection, CliError> {
     let Some(spool) = &config.spool else { return open(config).await };
     config::make_spool_folder(spool)?;
-    let survive = Survive::new(&spool.value).patience(patience);
+    let survive = config.survive.survive(spool, patience);
     Connection::surviving(&config.broker.value, survive).await.map_err(cannot_open)
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Asked {
     pub(crate) slots: Option<u32>,
     /// `--queues`
     pub(crate) queues: Option<String>,
+    /// `--journal`
+    pub(crate) journal: Option<String>,
     /// `--shutdown`
     pub(crate) shutdown: Option<String>,
 }

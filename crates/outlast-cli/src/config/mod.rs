@@ -20,6 +20,7 @@ mod raw;
 mod resolve;
 mod schedules;
 mod show;
+mod survive;
 
 pub(crate) use check::{find_program, programs, unserved};
 pub(crate) use load::{Asked, load};
@@ -28,6 +29,7 @@ pub(crate) use place::{make_folder, make_spool_folder, masked};
 pub(crate) use problem::Problems;
 pub(crate) use schedules::{ScheduleConfig, zone_hint};
 pub(crate) use show::{Setting, settings};
+pub(crate) use survive::SurviveConfig;
 
 /// What is meant.
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub(crate) struct Config {
     pub(crate) broker: Sourced<String>,
     /// Where tasks wait for a broker that is away; `None` for the embedded one.
     pub(crate) spool: Option<Sourced<PathBuf>>,
+    pub(crate) survive: SurviveConfig,
     pub(crate) worker: WorkerConfig,
     pub(crate) queues: Vec<QueueConfig>,
     pub(crate) handlers: Vec<HandlerConfig>,

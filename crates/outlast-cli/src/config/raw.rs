@@ -18,11 +18,27 @@ use crate::suggest;
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawConfig {
     pub(crate) broker: Option<Spanned<String>>,
+    pub(crate) survive: RawSurvive,
     pub(crate) worker: RawWorker,
     pub(crate) queues: BTreeMap<Spanned<String>, Spanned<RawQueue>>,
     pub(crate) handler: Vec<Spanned<RawHandler>>,
     pub(crate) schedule: Vec<Spanned<RawSchedule>>,
     pub(crate) group: Vec<Spanned<RawGroup>>,
+}
+
+/// `[survive]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawSurvive {
+    pub(crate) spool: Option<Spanned<String>>,
+    pub(crate) journal: Option<Spanned<String>>,
+    pub(crate) patience: Option<Spanned<String>>,
+    pub(crate) items_max: Option<Spanned<u64>>,
+    pub(crate) bytes_max: Option<Spanned<u64>>,
+    pub(crate) age_max: Option<Spanned<String>>,
+    pub(crate) when_full: Option<Spanned<String>>,
+    pub(crate) keep_for: Option<Spanned<String>>,
+    pub(crate) keep_bytes: Option<Spanned<u64>>,
 }
 
 /// `[worker]`

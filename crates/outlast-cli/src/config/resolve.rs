@@ -11,7 +11,7 @@ use toml::Spanned;
 
 use super::load::Asked;
 use super::problem::{Problem, Problems};
-use super::raw::{RawConfig, RawWorker, line_of};
+use super::raw::{RawConfig, RawSurvive, RawWorker, line_of};
 use super::{Config, Origin, Sourced, WorkerConfig, place};
 
 /// Slots beyond this are a slip: each may be a process of its own.
@@ -57,15 +57,16 @@ impl<'a> Resolver<'a> {
     ) -> Option<Config> {
         let path = file.as_ref().map(|file| file.value.as_path());
         let broker = self.broker(raw.broker.as_ref(), path, asked);
+        let survive = self.survive(&raw.survive, asked);
         let worker = self.worker(&raw.worker, asked);
         let queues = self.queues(raw.queues.into_iter().collect(), asked);
         let handlers = self.handlers(&raw.handler);
         let schedules = self.schedules(&raw.schedule);
         let groups = self.groups(&raw.group);
         let broker = broker?;
-        let spool = self.spool(&broker.value, asked);
-        let worker = worker?;
-        Some(Config { file, broker, spool, worker, queues, handlers, schedules, groups })
+        let spool = self.spool(&broker.value, &raw.survive, asked);
+        let (survive, worker) = (survive?, worker?);
+        Some(Config { file, broker, spool, survive, worker, queues, handlers, schedules, groups })
     }
 
     pub(super) fn path(&self) -> Arc<PathBuf> {
@@ -112,7 +113,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The environment variable `name`, if it is set to something.
-    fn env(&mut self, name: &'static str) -> Option<String> {
+    pub(super) fn env(&mut self, name: &'static str) -> Option<String> {
         let value = (self.env)(name).filter(|value| !value.is_empty())?;
         match value.into_string() {
             Ok(text) => Some(text),
@@ -152,12 +153,15 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn spool(&mut self, broker: &str, asked: &Asked) -> Option<Sourced<PathBuf>> {
+    fn spool(&mut self, broker: &str, raw: &RawSurvive, asked: &Asked) -> Option<Sourced<PathBuf>> {
         if let Some(path) = &asked.spool {
             return Some(Sourced::new(path.clone(), Origin::Flag("--spool")));
         }
         if let Some(path) = (self.env)("OUTLAST_SPOOL").filter(|path| !path.is_empty()) {
             return Some(Sourced::new(path.into(), Origin::Env("OUTLAST_SPOOL")));
+        }
+        if raw.spool.is_some() {
+            return self.named_spool(raw);
         }
         // The library's own place: a service and `outlast outbox` look into the same file.
         match outlast::survive::default_spool(broker, |name| (self.env)(name)) {

@@ -3,6 +3,7 @@
 use outlast::{QueueName, TaskType, duration, limits};
 
 use super::schedules::missed_text;
+use super::survive::{SurviveConfig, journal_text, when_full_text};
 use super::{Config, GroupConfig, HandlerConfig, Origin, Run, ScheduleConfig, Sourced, masked};
 
 /// One value.
@@ -25,6 +26,7 @@ pub(crate) fn settings(config: &Config) -> Vec<Setting> {
         Some(spool) => list.sourced("spool", spool, |path| path.display().to_string()),
         None => list.push("spool", "none".to_owned(), &Origin::Default),
     }
+    list.survive(&config.survive);
     let worker = &config.worker;
     list.sourced("worker.slots", &worker.slots, u32::to_string);
     list.sourced("worker.shutdown", &worker.shutdown, |value| duration::format(*value));
@@ -50,6 +52,25 @@ impl List {
 
     fn sourced<T>(&mut self, key: &str, value: &Sourced<T>, show: impl Fn(&T) -> String) {
         self.push(key, show(&value.value), &value.origin);
+    }
+
+    fn survive(&mut self, survive: &SurviveConfig) {
+        self.sourced("survive.journal", &survive.journal, |mode| journal_text(*mode).to_owned());
+        match &survive.patience {
+            Some(patience) => {
+                self.sourced("survive.patience", patience, |value| duration::format(*value));
+            }
+            None => {
+                let value = "250ms in a worker, 2s in a command".to_owned();
+                self.push("survive.patience", value, &Origin::Default);
+            }
+        }
+        self.sourced("survive.items_max", &survive.items_max, u64::to_string);
+        self.sourced("survive.bytes_max", &survive.bytes_max, u64::to_string);
+        self.sourced("survive.age_max", &survive.age_max, |value| duration::format(*value));
+        self.sourced("survive.when_full", &survive.when_full, |value| when_full_text(*value));
+        self.sourced("survive.keep_for", &survive.keep_for, |value| duration::format(*value));
+        self.sourced("survive.keep_bytes", &survive.keep_bytes, usize::to_string);
     }
 
     fn handler(&mut self, handler: &HandlerConfig) {

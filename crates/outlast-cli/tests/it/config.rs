@@ -78,6 +78,57 @@ fn every_value_is_shown_with_where_it_came_from() {
 }
 
 #[test]
+fn how_outages_are_outlived_is_configured_and_shown() {
+    let table = "[survive]\nspool = 'box.db'\njournal = 'always'\npatience = '1s'\nitems_max = 5\nbytes_max = 4096\n\
+                 age_max = '1d'\nwhen_full = '10s'\nkeep_for = '1m'\nkeep_bytes = 1024\n";
+    let home = Home::with(&format!("broker = 'redis://127.0.0.1:1'\n{table}"));
+    let settings = home.json(&["config", "show"]);
+    let expected = [
+        ("survive.journal", "always", "outlast.toml:4"),
+        ("survive.patience", "1s", "outlast.toml:5"),
+        ("survive.items_max", "5", "outlast.toml:6"),
+        ("survive.bytes_max", "4096", "outlast.toml:7"),
+        ("survive.age_max", "24h", "outlast.toml:8"),
+        ("survive.when_full", "10s", "outlast.toml:9"),
+        ("survive.keep_for", "1m", "outlast.toml:10"),
+        ("survive.keep_bytes", "1024", "outlast.toml:11"),
+    ];
+    for (key, value, origin) in expected {
+        assert_eq!(setting(&settings, key), (value.to_owned(), origin.to_owned()), "{key}");
+    }
+    let (spool, origin) = setting(&settings, "spool");
+    assert!(spool.ends_with("/box.db") && origin == "outlast.toml:3", "{spool} {origin}");
+    let mut command = home.command(&["--json", "config", "show"]);
+    let ran: crate::home::Ran =
+        command.env("OUTLAST_JOURNAL", "on_failure").output().expect("the program starts").into();
+    let expected = ("on_failure".into(), "OUTLAST_JOURNAL".into());
+    assert_eq!(setting(&ran.objects(), "survive.journal"), expected);
+
+    // And it is used: the sixth task has no room.
+    home.write("outlast.toml", "broker = 'redis://127.0.0.1:1'\n[survive]\nitems_max = 5\n");
+    let full = home.pipe(&["task", "enqueue", "t", "--from-lines"], b"1\n2\n3\n4\n5\n");
+    assert_eq!(full.code, 0, "{full:?}");
+    let refused = home.run(&["task", "enqueue", "t"]);
+    assert!(refused.code != 0 && refused.stderr.contains("5 items"), "{refused:?}");
+}
+
+#[test]
+fn what_is_wrong_about_outages_is_named_with_key_and_value() {
+    let table = "[survive]\njournal = 'never'\npatience = '0s'\nitems_max = 0\nwhen_full = 'maybe'\nkeep_for = 'long'\n";
+    let ran = Home::with(table).run(&["config", "check"]);
+    assert_eq!(ran.code, 2, "{ran:?}");
+    for said in [
+        "outlast.toml:2: survive.journal is wrong: \"never\"",
+        "outlast.toml:3: survive.patience \"0s\"",
+        "outlast.toml:4: survive.items_max 0 is too small",
+        "outlast.toml:5: survive.when_full is wrong: \"maybe\"",
+        "outlast.toml:6: survive.keep_for is wrong",
+    ] {
+        assert!(ran.stderr.contains(said), "{said:?} is not in {}", ran.stderr);
+    }
+}
+
+#[test]
 fn flags_come_before_the_environment_and_the_environment_before_the_file() {
     let home = Home::with(GOOD);
     let mut command = home.command(&["--json", "config", "show"]);

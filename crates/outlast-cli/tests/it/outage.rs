@@ -45,6 +45,43 @@ fn tasks_that_are_enqueued_while_the_server_is_away_reach_it_when_it_is_back() {
 }
 
 #[test]
+fn since_when_it_is_down_is_asked_of_the_processes_that_use_it() {
+    let Some(server) = RedisServer::or_skip(RedisServer::builder().persistent().start()) else {
+        return;
+    };
+    let handler = "[[handler]]\ntype = 'good'\ncommand = ['cat']\n";
+    let home = Home::with(&format!("broker = '{}'\n{handler}", server.url()));
+    let looked = |is: &dyn Fn(&Value) -> bool| {
+        let looks = std::iter::repeat_with(|| home.run(&["outage", "--json"]));
+        let shown = looks.take(1000).map(|ran| ran.objects().remove(0));
+        shown.into_iter().find(is).expect("in the end it is so")
+    };
+    let mut worker = home.start(&["work"]);
+    let has_signed_on = |_: &Value| !home.json(&["worker", "list"]).is_empty();
+    looked(&has_signed_on);
+    server.kill9();
+    let shown = looked(&|shown| shown["since"].is_string());
+    let process = &shown["processes"][0];
+    assert_eq!(process["pid"], worker.child().id(), "{shown}");
+    assert_eq!((&shown["since"], &shown["state"]), (&process["since"], &"down".into()));
+    assert!(process["reason"].is_string() && process["consume"] != "closed", "{shown}");
+    let table = home.run(&["outage"]);
+    assert!(table.stdout.contains("down since"), "{table:?}");
+
+    server.restart().expect("starts again");
+    let shown = looked(&|shown| shown["processes"] == Value::Array(Vec::new()));
+    assert_eq!((&shown["state"], &shown["since"]), (&"up".into(), &Value::Null), "{shown}");
+}
+
+#[test]
+fn looking_makes_no_outbox() {
+    let home = alone();
+    assert_eq!(home.run(&["outage"]).code, 4);
+    assert_eq!(home.run(&["queue", "list"]).code, 4);
+    assert!(!home.path(".local").exists());
+}
+
+#[test]
 fn the_embedded_broker_has_no_outbox_and_says_so() {
     let home = Home::with("");
     home.run(&["outbox", "list"]).refused(2, "the embedded broker has no outbox");
