@@ -14,14 +14,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use outlast_core::{
-    Broker, BrokerError, Durability, Kind, QueueName, SessionId, Stamp, Timestamp, limits,
-};
+use outlast_core::{Broker, BrokerError, Kind, QueueName, SessionId, Stamp, Timestamp, limits};
 use tokio::time::Instant;
 
 use crate::Clock;
 use crate::breaker::Breaker;
 use crate::event::{Event, Events};
+use crate::numbers::Numbers;
 use crate::pace::Pace;
 use crate::report::Report;
 use crate::spool::{Batch, Deliverer, Quarantined, Spool, SpoolError, Store};
@@ -51,8 +50,8 @@ pub(crate) struct Drain {
     begun: Instant,
     pace: Mutex<Pace>,
     turns: Mutex<Turns>,
-    /// The sessions of this drain, with the number of the last batch that was answered.
-    sessions: Mutex<HashMap<(Store, QueueName), (SessionId, u64)>>,
+    /// The sessions of this drain, and how far each is.
+    sessions: Mutex<HashMap<(Store, QueueName), Numbers>>,
 }
 
 /// Whose turn it is. As many as there are queues with something in the spool, and those that had.
@@ -323,6 +322,9 @@ impl Drain {
             let (fresh, now) = (self.stamp::<V>(queue), self.clock.now());
             let (batch, put_away) =
                 self.spool.next((V::STORE, queue), fresh, now, V::unfit).await?;
+            if batch.as_ref().is_none_or(|batch| !batch.is_fresh) {
+                self.numbers::<V, ()>(queue, |numbers| numbers.unused(&fresh));
+            }
             let is_over = batch.is_some() || put_away.is_empty();
             for Quarantined { store, queue, name, why, .. } in put_away {
                 self.events.tell(Event::Quarantined { store, queue, id: name, why });
@@ -335,22 +337,13 @@ impl Drain {
 
     /// The stamp of the next batch that is formed.
     fn stamp<V: Verb>(&self, queue: &QueueName) -> Stamp {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let (session, last) = sessions
-            .entry((V::STORE, queue.clone()))
-            .or_insert_with(|| (SessionId(rand::random()), 0));
-        let durability = Durability::Accepted;
-        Stamp { session: *session, lane: 0, seq: *last + 1, durability }
+        self.numbers::<V, _>(queue, |numbers| numbers.give(SessionId(rand::random())))
     }
 
-    /// The number of a stamp of ours was used: the next batch gets the next one.
-    fn used<V: Verb>(&self, queue: &QueueName, stamp: &Stamp) {
+    fn numbers<V: Verb, T>(&self, queue: &QueueName, with: impl FnOnce(&mut Numbers) -> T) -> T {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((session, last)) = sessions.get_mut(&(V::STORE, queue.clone()))
-            && *session == stamp.session
-        {
-            *last = stamp.seq.max(*last);
-        }
+        let fresh = || Numbers::new(SessionId(rand::random()));
+        with(sessions.entry((V::STORE, queue.clone())).or_insert_with(fresh))
     }
 
     async fn send<V: Verb>(
@@ -394,7 +387,7 @@ impl Drain {
         answer: Answer<V::Verdict>,
         readable: Readable<V::Item>,
     ) -> Result<Option<Batch>, SpoolError> {
-        self.used::<V>(queue, &batch.stamp);
+        self.numbers::<V, ()>(queue, |numbers| numbers.answered(&batch.stamp));
         let Readable { items, places, damaged } = readable;
         // The answer to a batch that was applied when all of it was readable speaks of all of it.
         let is_of_all = answer.verdicts.len() == batch.items.len();
@@ -427,7 +420,7 @@ impl Drain {
     ) -> Result<(), SpoolError> {
         if error.kind() == Kind::Superseded {
             // It was answered long ago.
-            self.used::<V>(queue, &batch.stamp);
+            self.numbers::<V, ()>(queue, |numbers| numbers.answered(&batch.stamp));
             return self.spool.answered(batch.id, self.clock.now(), Vec::new()).await.map(|_| ());
         }
         let [item] = batch.items.as_slice() else {

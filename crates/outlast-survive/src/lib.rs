@@ -26,6 +26,7 @@ mod layer;
 mod ledger;
 mod metrics;
 mod noticer;
+mod numbers;
 mod outbox;
 mod pace;
 mod report;
