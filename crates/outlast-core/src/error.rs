@@ -86,6 +86,7 @@ impl fmt::Display for Kind {
 pub struct BrokerError {
     kind: Kind,
     what: String,
+    concerns_its_queue: bool,
     // Shared, because one failed transaction answers every batch that was in it.
     source: Option<std::sync::Arc<dyn StdError + Send + Sync + 'static>>,
 }
@@ -93,7 +94,7 @@ pub struct BrokerError {
 impl BrokerError {
     /// An error of `kind`; `what` says what could not be done, to which thing and value.
     pub fn new(kind: Kind, what: impl Into<String>) -> Self {
-        Self { kind, what: what.into(), source: None }
+        Self { kind, what: what.into(), concerns_its_queue: false, source: None }
     }
 
     /// A request that is wrong in itself.
@@ -106,6 +107,20 @@ impl BrokerError {
     pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(std::sync::Arc::new(source));
         self
+    }
+
+    /// The same error, known to speak about nothing but the queue that was asked for.
+    #[must_use]
+    pub fn of_its_queue(mut self) -> Self {
+        self.concerns_its_queue = true;
+        self
+    }
+
+    /// True if it is known that other queues of the same home may be well: what is wrong are the rights on this one's keys, or
+    /// what is under them.
+    #[must_use]
+    pub fn concerns_its_queue(&self) -> bool {
+        self.concerns_its_queue
     }
 
     /// What the error means for the caller.
