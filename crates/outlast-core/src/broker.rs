@@ -440,6 +440,17 @@ pub struct Health {
     pub epoch: Epoch,
     /// Its software, such as `sqlite 3.54.1`.
     pub software: String,
+    /// Whether there is room for new tasks.
+    pub memory: Memory,
+}
+
+/// How much of its memory a home uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The share of what it may use, where it has a limit beyond which it refuses new tasks, and tells of it.
+    pub used_percent: Option<u8>,
+    /// It refuses new tasks for want of memory, and still hands out and settles those that it has.
+    pub is_full: bool,
 }
 
 /// Whether a home takes writes.

@@ -1,8 +1,8 @@
 //! Servers, and how a connection to one is made. The only module that knows a topology: today one server;
 //! Sentinel and Cluster are other ways to answer [`Server::connect`]. What keeps a connection is in `link.rs`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outlast_core::{BrokerError, Credentials, Kind};
@@ -68,29 +68,32 @@ impl About {
 pub(crate) struct Server {
     address: Address,
     client: Client,
-    /// The same without CLIENT SETINFO.
-    bare: Client,
-    /// It was given the scripts by this process.
-    has_scripts: AtomicBool,
+    /// What was learnt with the first connection. Later ones do not ask again: a server that is just recovering is to have its
+    /// clients back for one command each (law L9), and what has changed since shows in its answers.
+    known: Mutex<Option<Known>>,
+}
+
+/// What this process knows of a server. It has also given it the scripts.
+#[derive(Clone, Debug)]
+struct Known {
+    about: About,
+    refused: Refused,
 }
 
 impl Server {
     pub(crate) fn new(address: Address) -> Result<Self, BrokerError> {
-        let (client, bare) = (client(&address, None, false)?, client(&address, None, true)?);
-        Ok(Self { address, client, bare, has_scripts: AtomicBool::new(false) })
+        let client = client(&address, None)?;
+        Ok(Self { address, client, known: Mutex::default() })
     }
 
-    /// What makes the next connection of a class. Credentials that come from elsewhere are asked for each time: one that is
+    /// What makes the next connection. Credentials that come from elsewhere are asked for each time: one that is
     /// refused is followed by one with what they are then.
-    async fn client(&self, class: Class) -> Result<Client, BrokerError> {
-        let is_bare = class == Class::Probe;
-        let Some(login) = &self.address.login else {
-            return Ok(if is_bare { self.bare.clone() } else { self.client.clone() });
-        };
+    async fn client(&self) -> Result<Client, BrokerError> {
+        let Some(login) = &self.address.login else { return Ok(self.client.clone()) };
         let known = login.ask().await.map_err(|error| {
             BrokerError::new(Kind::Misconfigured, self.shown()).with_source(error)
         })?;
-        client(&self.address, Some(known), is_bare)
+        client(&self.address, Some(known))
     }
 
     pub(crate) fn root(&self) -> &Root {
@@ -147,41 +150,61 @@ impl Server {
                 Ok::<(), redis::aio::SendError>(())
             });
         let connecting = Phase::Connecting;
-        let client = self.client(class).await?;
+        let client = self.client().await?;
         let made = client.get_multiplexed_async_connection_with_config(&config).await;
         let mut connection = made.map_err(|error| self.failed(error, connecting))?;
         if class == Class::Probe {
             let refused = Refused::default();
             return Ok(Live::new(connection, About::unknown(), is_broken, false, refused));
         }
-        let about = self.about(&mut connection).await?;
-        self.load(&mut connection, about.dialect).await?;
+        let known = self.known().clone();
+        let Known { about, refused } = match known {
+            Some(known) => known,
+            None => self.learn(&mut connection).await?,
+        };
         let is_told = match channel {
             Some(channel) => self.watch(&mut connection, channel).await?,
             None => false,
         };
-        let refused = self.refused(&mut connection, about.dialect).await?;
         Ok(Live::new(connection, about, is_broken, is_told, refused))
     }
 
-    /// Gives the server the scripts, once: one that has lost them since says so, and gets each with its next call. A connection
-    /// that is made anew is cheap for a server that is just recovering.
+    fn known(&self) -> MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn learn(&self, connection: &mut MultiplexedConnection) -> Result<Known, BrokerError> {
+        let about = self.about(connection).await?;
+        self.load(connection, about.dialect).await?;
+        let refused = self.refused(connection, about.dialect).await?;
+        Ok(self.known().insert(Known { about, refused }).clone())
+    }
+
+    /// What is known is of another server: the next connection asks anew.
+    pub(crate) fn forget(&self) {
+        *self.known() = None;
+    }
+
+    /// The server says this of itself now.
+    pub(crate) fn saw(&self, about: &About) {
+        let mut known = self.known();
+        if known.as_ref().is_some_and(|known| known.about != *about) {
+            *known = None;
+        }
+    }
+
+    /// Gives the server the scripts. One that has lost them since says so, and gets each with its next call.
     async fn load(
         &self,
         connection: &mut MultiplexedConnection,
         dialect: Dialect,
     ) -> Result<(), BrokerError> {
-        if self.has_scripts.load(Ordering::Acquire) {
-            return Ok(());
-        }
         let mut load = redis::pipe();
         for script in loaded(dialect) {
             load.cmd("SCRIPT").arg("LOAD").arg(&script.text).ignore();
         }
         let done: Result<(), RedisError> = load.query_async(connection).await;
-        done.map_err(|error| self.failed(error, Phase::Connecting))?;
-        self.has_scripts.store(true, Ordering::Release);
-        Ok(())
+        done.map_err(|error| self.failed(error, Phase::Connecting))
     }
 
     /// Asks to be told. Where that is forbidden or unknown, waiters poll, and the log says so.
@@ -275,21 +298,15 @@ impl Server {
     }
 }
 
-/// A client of the address, with these credentials instead of its own; a bare one sends no CLIENT SETINFO.
-fn client(
-    address: &Address,
-    known: Option<Credentials>,
-    is_bare: bool,
-) -> Result<Client, BrokerError> {
-    let mut settings = address.info.redis_settings().clone();
+/// A client of the address, with these credentials instead of its own.
+fn client(address: &Address, known: Option<Credentials>) -> Result<Client, BrokerError> {
+    // Two commands less.
+    let mut settings = address.info.redis_settings().clone().set_skip_set_lib_name();
     if let Some(Credentials { user, password }) = known {
         settings = settings.set_password(password);
         if let Some(user) = user {
             settings = settings.set_username(user);
         }
-    }
-    if is_bare {
-        settings = settings.set_skip_set_lib_name();
     }
     let info = address.info.clone().set_redis_settings(settings);
     let client = match address.tls.clone() {

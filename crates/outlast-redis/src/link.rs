@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use crate::conn::{About, Call, Class, Server};
-use crate::error::{Phase, is_connection_spent};
+use crate::error::{Phase, is_another_server, is_connection_spent};
 use crate::patience::Load;
 use crate::permissions::{self, Refused};
 
@@ -313,7 +313,11 @@ impl Link {
     /// Gives the connection up if the answer says so, and names the error.
     fn judged<T>(&self, live: &Live, answer: Result<T, RedisError>) -> Result<T, BrokerError> {
         answer.map_err(|error| {
-            if is_connection_spent(&error) {
+            let is_another = is_another_server(&error);
+            if is_another {
+                self.inner.server.forget();
+            }
+            if is_another || is_connection_spent(&error) {
                 self.give_up(live);
             }
             self.inner.server.failed(error, Phase::Sent)

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outlast_core::{
     Beat, BeatReply, Broker, BrokerError, Claims, Durability, Enqueued, Epoch, Extended, Health,
-    Hold, Home, Interest, NewTask, QueueName, Role, Settled, Settlement, Stamp, SweepBudget, Swept,
-    Timestamp, Want, Woke,
+    Hold, Home, Interest, Memory, NewTask, QueueName, Role, Settled, Settlement, Stamp,
+    SweepBudget, Swept, Timestamp, Want, Woke,
 };
 use rusqlite::Connection;
 
@@ -286,7 +286,7 @@ impl Broker for SqliteBroker {
         };
         let epoch = Epoch(self.inner.epoch.clone());
         let software = format!("sqlite {}", rusqlite::version());
-        Ok(Health { role, clock: None, epoch, software })
+        Ok(Health { role, clock: None, epoch, software, memory: Memory::default() })
     }
 }
 

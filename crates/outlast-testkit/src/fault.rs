@@ -13,8 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outlast_core::{
     Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
-    Kind, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp, Want,
-    Woke,
+    Kind, Memory, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp,
+    Want, Woke,
 };
 use tokio::sync::Notify;
 
@@ -74,6 +74,7 @@ struct State {
     always: BTreeMap<Verb, Fault>,
     dice: Option<Dice>,
     clock: Option<Timestamp>,
+    memory: Option<Memory>,
     calls: BTreeMap<Verb, u64>,
     /// Counts releases, so that one that comes before the hang is reached is not missed.
     releases: u64,
@@ -110,6 +111,11 @@ impl FaultBroker {
     /// From now on the broker's server says that it is this time.
     pub fn says(&self, clock: Timestamp) {
         self.state().clock = Some(clock);
+    }
+
+    /// From now on the broker's server says that this much of its memory is used.
+    pub fn uses(&self, memory: Memory) {
+        self.state().memory = Some(memory);
     }
 
     /// Forgets every plan. Calls that hang go on hanging until [`release`](Self::release).
@@ -278,7 +284,9 @@ impl Broker for FaultBroker {
 
     async fn health(&self, home: &Home, now: Timestamp) -> Result<Health, BrokerError> {
         let mut health = self.through(Verb::Health, self.behind.health(home, now)).await?;
-        health.clock = self.state().clock.or(health.clock);
+        let state = self.state();
+        health.clock = state.clock.or(health.clock);
+        health.memory = state.memory.unwrap_or(health.memory);
         Ok(health)
     }
 }

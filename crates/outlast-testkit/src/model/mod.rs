@@ -28,8 +28,8 @@ use async_trait::async_trait;
 use outlast_core::limits::{BATCH_TASKS_MAX, SWEEP_MAX};
 use outlast_core::{
     Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Epoch, Extended, Health, Hold, Home,
-    Interest, NewTask, QueueName, Role, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp,
-    Want, Woke,
+    Interest, Memory, NewTask, QueueName, Role, Settled, Settlement, Stamp, SweepBudget, Swept,
+    Timestamp, Want, Woke,
 };
 use tokio::sync::Notify;
 
@@ -173,6 +173,7 @@ impl Broker for ModelBroker {
             clock: None,
             epoch: Epoch("model".into()),
             software: format!("model {}", env!("CARGO_PKG_VERSION")),
+            memory: Memory::default(),
         })
     }
 }
