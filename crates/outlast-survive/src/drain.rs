@@ -32,11 +32,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Batches of one queue in a row, before the next queue gets its turn.
 const IN_A_ROW: usize = 16;
 
-/// How long a queue is left alone whose tasks the broker may not take, at first and at most: whoever gives the
-/// permission sees its tasks delivered within a minute.
-const REST_MIN: Duration = Duration::from_secs(5);
-const REST_MAX: Duration = Duration::from_secs(60);
-
 /// A stamp older than this may be forgotten by the broker: its batch is sent all the same, and counted.
 const STAMP_AGE_MAX: Duration = limits::SESSION_TTL.checked_div(2).expect("two is not zero");
 
@@ -59,32 +54,6 @@ pub(crate) struct Drain {
 struct Turns {
     /// The queue of each store that was tried last.
     last: HashMap<Store, QueueName>,
-    /// Queues that are left alone until then, after a pause of that length.
-    resting: HashMap<(Store, QueueName), (Duration, Duration)>,
-}
-
-impl Turns {
-    fn rests(&self, store: Store, queue: &QueueName, now: Duration) -> bool {
-        self.resting.get(&(store, queue.clone())).is_some_and(|(until, _)| now < *until)
-    }
-
-    /// A queue that may not be written, and perhaps it alone, is tried less and less often: each try may close
-    /// its home for all others.
-    fn ended(&mut self, (store, queue): (Store, &QueueName), kind: Option<Kind>, now: Duration) {
-        let key = (store, queue.clone());
-        match kind {
-            Some(Kind::Misconfigured) => {
-                let before = self.resting.get(&key).map_or(Duration::ZERO, |(_, pause)| *pause);
-                let pause = (2 * before).clamp(REST_MIN, REST_MAX);
-                self.resting.insert(key, (now + pause, pause));
-            }
-            // It says nothing about the queue.
-            Some(Kind::Unavailable | Kind::Ambiguous | Kind::Busy) => {}
-            None | Some(Kind::Rejected | Kind::Corrupt | Kind::Superseded) => {
-                self.resting.remove(&key);
-            }
-        }
-    }
 }
 
 /// What can be read of a batch. A record that was damaged after it was numbered goes into quarantine; the others
@@ -261,9 +230,7 @@ impl Drain {
 
     /// The first batch of a queue's turn, or `None` in place of it if it may not have one.
     async fn begin<V: Verb>(&self, queue: &QueueName) -> Result<Option<Option<Batch>>, SpoolError> {
-        let home = self.below.home(queue);
-        let rests = self.turns().rests(V::STORE, queue, self.begun.elapsed());
-        if rests || !self.breaker.admits(&home, V::CLASS) {
+        if !self.breaker.admits_queue(queue, V::CLASS) {
             return Ok(None);
         }
         self.turns().last.insert(V::STORE, queue.clone());
@@ -286,8 +253,6 @@ impl Drain {
             return Ok(Step::Next(self.delivered::<V>(queue, batch, answer, readable).await?));
         }
         let result = self.send::<V>(queue, &batch, readable.items.clone()).await;
-        let kind = result.as_ref().err().map(BrokerError::kind);
-        self.turns().ended((V::STORE, queue), kind, self.begun.elapsed());
         let next = match result {
             Ok(answer) => self.delivered::<V>(queue, batch, answer, readable).await?,
             Err(error) => match error.kind() {

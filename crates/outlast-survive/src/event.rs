@@ -32,6 +32,38 @@ pub enum Event {
         /// How long it did not.
         after: Duration,
     },
+    /// A home refuses one queue, and serves the others.
+    QueueRefused {
+        /// Which home.
+        home: Home,
+        /// The queue.
+        queue: QueueName,
+        /// What the home answers.
+        reason: String,
+    },
+    /// A home serves a queue again that it had refused.
+    QueueAdmitted {
+        /// Which home.
+        home: Home,
+        /// The queue.
+        queue: QueueName,
+        /// How long it did not.
+        after: Duration,
+    },
+    /// A home's memory has become scarce: new tasks of some queues are held back (`Config::watermark`).
+    MemoryScarce {
+        /// Which home.
+        home: Home,
+        /// The share that is used.
+        used_percent: u8,
+    },
+    /// A home has memory again.
+    MemoryFree {
+        /// Which home.
+        home: Home,
+        /// The share that is used.
+        used_percent: u8,
+    },
     /// Other data is behind the same home.
     EpochChanged {
         /// Which home.
@@ -195,7 +227,12 @@ impl Events {
     fn count(&self, event: &Event) {
         match event {
             Event::Down { .. } => self.add(Counter::Outages, 1),
-            Event::Up { .. } | Event::EpochChanged { .. } => {}
+            Event::Up { .. }
+            | Event::EpochChanged { .. }
+            | Event::QueueRefused { .. }
+            | Event::QueueAdmitted { .. }
+            | Event::MemoryScarce { .. }
+            | Event::MemoryFree { .. } => {}
             Event::Duplicate { .. } => self.add(Counter::Duplicates, 1),
             Event::IdConflict { .. } => self.add(Counter::IdConflicts, 1),
             Event::Quarantined { .. } => self.add(Counter::Quarantined, 1),
@@ -245,6 +282,19 @@ fn log(event: &Event) {
         Event::Up { home, after } => {
             let after_ms = after.as_millis();
             tracing::info!(home = %home.0, after_ms, "the broker is back: what was stored is delivered");
+        }
+        Event::QueueRefused { home, queue, reason } => {
+            tracing::warn!(home = %home.0, %queue, reason, "the broker refuses a queue: what cannot wait is stored");
+        }
+        Event::QueueAdmitted { home, queue, after } => {
+            let after_ms = after.as_millis();
+            tracing::info!(home = %home.0, %queue, after_ms, "the broker serves the queue again");
+        }
+        Event::MemoryScarce { home, used_percent } => {
+            tracing::warn!(home = %home.0, used_percent, "the broker's memory is scarce: tasks of some queues are held back");
+        }
+        Event::MemoryFree { home, used_percent } => {
+            tracing::info!(home = %home.0, used_percent, "the broker has memory again");
         }
         Event::EpochChanged { home, from, to } => {
             tracing::error!(home = %home.0, from = from.0, to = to.0, "other data is behind this broker");

@@ -34,7 +34,7 @@ mod spool;
 mod survivor;
 mod verb;
 
-pub use breaker::{CircuitState, Class, HomeStatus, Outage};
+pub use breaker::{CircuitState, Class, HomeStatus, Outage, Watermark};
 pub use clock::Clock;
 pub use event::{Counts, Event};
 pub use journal::JournalMode;

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outlast_core::{
-    Backoff, Beat, BeatReply, Broker, BrokerError, Enqueued, Kind, NewTask, QueueName, Stamp,
-    Timestamp,
+    Backoff, Beat, BeatReply, Broker, BrokerError, Enqueued, Inspect, Kind, NewTask, QueueName,
+    Stamp, Timestamp,
 };
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use crate::Clock;
-use crate::breaker::{Breaker, Class, HomeStatus};
+use crate::breaker::{Admin, Breaker, Class, HomeStatus, Watermark};
 use crate::drain::Drain;
 use crate::event::{Counts, Event, Events};
 use crate::journal::{Journal, JournalMode};
@@ -65,6 +65,8 @@ pub struct Config {
     /// How long expired leases are left alone after an outage, and after the start of a process, which cannot know
     /// of one: workers that outlived it report first.
     pub grace: Duration,
+    /// Which queues are held back while the broker's memory fills up; none, unless it is set.
+    pub watermark: Option<Watermark>,
     /// What tells the time.
     pub clock: Clock,
 }
@@ -81,6 +83,7 @@ impl Config {
             ledger: LedgerLimits::default(),
             patience: ENQUEUE_PATIENCE,
             grace: GRACE,
+            watermark: None,
             clock,
         }
     }
@@ -173,7 +176,8 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
         Keeper { below, spool, events, patience, doubtful: Arc::default() }
     };
 
-    let breaker = Breaker::new(broker, clock.clone(), events.clone(), config.grace);
+    let breaker =
+        Breaker::new(broker, clock.clone(), events.clone(), (config.grace, config.watermark));
     let ledger =
         Arc::new(Ledger::new(breaker.clone(), config.ledger, spool.clone(), events.clone()));
     let journal = Journal::new(keeper(ledger.clone(), SETTLE_PATIENCE), config.journal)?;
@@ -221,6 +225,12 @@ impl Survivor {
     #[must_use]
     pub fn leaving(&self, patience: Duration) -> Arc<dyn Broker> {
         Arc::new(self.journal.leaving(patience))
+    }
+
+    /// The inspection of the same broker, which then leaves it in peace while it is sick, as the verbs do.
+    #[must_use]
+    pub fn inspect(&self, below: Arc<dyn Inspect>) -> Arc<dyn Inspect> {
+        Arc::new(Admin::new(below, self.breaker.clone()))
     }
 
     /// Enqueues a batch as its caller wants it in an outage. Dropped, it leaves open whether the tasks are
@@ -313,15 +323,14 @@ impl Survivor {
 
     /// Waits until enqueues of this queue would reach the broker. Safe to drop.
     pub async fn until_up(&self, queue: &QueueName) {
-        let home = self.breaker.home(queue);
-        self.breaker.until_admits(&home, Class::Produce).await;
+        self.breaker.until_admits_queue(queue, Class::Produce).await;
     }
 
     /// True while claims of this queue reach the broker: whoever asks it something beside the verbs keeps away otherwise
     /// (law L9).
     #[must_use]
     pub fn is_claimable(&self, queue: &QueueName) -> bool {
-        self.breaker.is_closed(&self.breaker.home(queue), Class::Consume)
+        self.breaker.serves(queue, Class::Consume)
     }
 
     /// What happens from now on. A listener that is too slow misses the oldest, and is told how many.

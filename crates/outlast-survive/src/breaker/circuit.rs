@@ -10,9 +10,8 @@
 //! ```
 //!
 //! Open, nothing passes: only the probe asks the broker. HalfOpen, one call at a time passes as a trial:
-//! a probe may succeed where calls of this class fail (out of memory, only writes that take memory do),
-//! and a home that nobody uses is closed by its second probe. The other way round, a probe that is refused for lack
-//! of memory brings consumers to HalfOpen, because claims and settlements may still pass.
+//! a probe may succeed where calls of this class fail (it needs fewer rights), and a home that nobody uses is
+//! closed by its second probe.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -33,7 +32,7 @@ const PROBE_BASE: Duration = Duration::from_millis(500);
 /// the trial that may follow a probe, two commands a second at most (law L9).
 const PROBE_CAP: Duration = Duration::from_secs(2);
 /// Where somebody has to act first, nothing is gained by asking more often.
-const PROBE_MISCONFIGURED: Duration = Duration::from_secs(5);
+pub(super) const PROBE_MISCONFIGURED: Duration = Duration::from_secs(5);
 
 /// A moment, as the time since the breaker was made.
 pub(super) type Moment = Duration;
@@ -98,8 +97,6 @@ pub(super) enum Event {
     TrialDropped,
     /// The probe has ended.
     Probed(Outcome),
-    /// The probe was refused in a way that says nothing about this class: only a call can tell.
-    ProbedInVain,
 }
 
 /// What a circuit replies.
@@ -184,7 +181,7 @@ impl Circuit {
             // What passed before the circuit opened says nothing about now.
             (Phase::Open { .. } | Phase::HalfOpen { .. }, Event::Ended(_)) => Reply::Noted,
             (Phase::Open { .. }, Event::Ask) => Reply::Refuse,
-            (Phase::Open { tries, .. }, Event::Probed(Outcome::Good) | Event::ProbedInVain) => {
+            (Phase::Open { tries, .. }, Event::Probed(Outcome::Good)) => {
                 let probe_at = now + pause(tries, dice);
                 self.phase = Phase::HalfOpen { tries, probe_at, on_trial: false };
                 Reply::Noted
@@ -200,11 +197,6 @@ impl Circuit {
                 self.phase = Phase::HalfOpen { tries, probe_at, on_trial: false };
                 Reply::Noted
             }
-            (Phase::HalfOpen { tries, on_trial, .. }, Event::ProbedInVain) => {
-                let probe_at = now + pause(tries, dice);
-                self.phase = Phase::HalfOpen { tries, probe_at, on_trial };
-                Reply::Noted
-            }
             // While a trial is under way it has the say.
             (Phase::HalfOpen { tries, on_trial: true, .. }, Event::Probed(Outcome::Good)) => {
                 let probe_at = now + pause(tries, dice);
@@ -216,10 +208,7 @@ impl Circuit {
                 self.open(bad, tries.max(1) + 1, now, dice)
             }
             // A probe or a trial that ends after another one has closed or opened the circuit.
-            (
-                Phase::Closed,
-                Event::TrialEnded(_) | Event::TrialDropped | Event::Probed(_) | Event::ProbedInVain,
-            )
+            (Phase::Closed, Event::TrialEnded(_) | Event::TrialDropped | Event::Probed(_))
             | (Phase::Open { .. }, Event::TrialEnded(_) | Event::TrialDropped) => Reply::Noted,
         };
         if self.state() == before { reply } else { Reply::Left(before) }
@@ -302,7 +291,6 @@ mod tests {
             ("closed", Event::TrialEnded(DOWN), Reply::Noted, Closed),
             ("closed", Event::TrialDropped, Reply::Noted, Closed),
             ("closed", Event::Probed(DOWN), Reply::Noted, Closed),
-            ("closed", Event::ProbedInVain, Reply::Noted, Closed),
             ("open", Event::Ask, Reply::Refuse, Open),
             ("open", Event::Ended(Good), Reply::Noted, Open),
             ("open", Event::Ended(DOWN), Reply::Noted, Open),
@@ -311,12 +299,10 @@ mod tests {
             ("open", Event::Probed(Good), Reply::Left(Open), HalfOpen),
             ("open", Event::Probed(busy), Reply::Noted, Open),
             ("open", Event::Probed(Slow), Reply::Noted, Open),
-            ("open", Event::ProbedInVain, Reply::Left(Open), HalfOpen),
             ("half-open", Event::Ask, Reply::Trial, HalfOpen),
             ("half-open", Event::Ended(DOWN), Reply::Noted, HalfOpen),
             ("half-open", Event::Probed(Good), Reply::Left(HalfOpen), Closed),
             ("half-open", Event::Probed(DOWN), Reply::Left(HalfOpen), Open),
-            ("half-open", Event::ProbedInVain, Reply::Noted, HalfOpen),
             ("on trial", Event::Ask, Reply::Refuse, HalfOpen),
             ("on trial", Event::TrialEnded(Good), Reply::Left(HalfOpen), Closed),
             ("on trial", Event::TrialEnded(busy), Reply::Left(HalfOpen), Open),
@@ -324,7 +310,6 @@ mod tests {
             ("on trial", Event::TrialDropped, Reply::Noted, HalfOpen),
             ("on trial", Event::Probed(Good), Reply::Noted, HalfOpen),
             ("on trial", Event::Probed(DOWN), Reply::Left(HalfOpen), Open),
-            ("on trial", Event::ProbedInVain, Reply::Noted, HalfOpen),
         ];
         for (state, event, reply, after) in table {
             let mut circuit = in_state(state);
@@ -374,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_sick_home_gets_two_commands_a_second_and_is_found_well_within_three_seconds() {
-        // The worst there is: every probe succeeds and every trial fails, as when memory is full.
+        // The worst there is: every probe succeeds and every trial fails, as when a right is missing.
         for dice in [0.0, 0.3, 1.0] {
             let mut circuit = in_state("open");
             let mut commands = Vec::new();

@@ -1,11 +1,14 @@
-//! What the breaker knows of each home: two circuits, since when it is down, and whose data it has.
+//! What the breaker knows of each home: a circuit for each class, since when it is down, what it refuses, and whose data it has.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use outlast_core::{Epoch, Home, Kind, Timestamp};
+use outlast_core::{Epoch, Home, Kind, QueueName, Timestamp};
 
 use super::circuit::{Circuit, CircuitState, Event, Moment, Outcome, Reply};
+use super::refused::Refused;
+use super::watermark::Pressure;
+use crate::event::Event as Told;
 
 /// So many failures in a row say that the home may be away, although its circuit is still closed. Fewer are nothing: at
 /// a thousand calls a second of which one in a hundred fails, two in a row come every ten seconds.
@@ -20,11 +23,16 @@ pub enum Class {
     Produce,
     /// Claim, settle, extend, sweep, wait, beat.
     Consume,
+    /// What people, dashboards and metrics look at and do. A home that fails them alone is not down.
+    Admin,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Class; 2] = [Class::Produce, Class::Consume];
+    pub const ALL: [Class; 3] = [Class::Produce, Class::Consume, Class::Admin];
+
+    /// Those that carry tasks: without one of them a home is down.
+    pub(super) const WORKING: [Class; 2] = [Class::Produce, Class::Consume];
 
     /// The class in lower case, as logs, metrics and JSON name it.
     #[must_use]
@@ -32,16 +40,17 @@ impl Class {
         match self {
             Class::Produce => "produce",
             Class::Consume => "consume",
+            Class::Admin => "admin",
         }
     }
 }
 
-/// Why and since when a home is down.
+/// Why and since when a home is down, or refuses a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outage {
     /// Since when.
     pub since: Timestamp,
-    /// What kind of failure opened the first circuit.
+    /// What kind of failure it began with.
     pub kind: Kind,
     /// The text of that failure.
     pub reason: String,
@@ -53,6 +62,29 @@ pub(super) enum News {
     Down(Home, Outage),
     Up(Home, Duration),
     Epoch { home: Home, from: Epoch, to: Epoch },
+    Refused { home: Home, queue: QueueName, outage: Outage },
+    Admitted { home: Home, queue: QueueName, after: Duration },
+    Memory { home: Home, used_percent: u8, is_scarce: bool },
+}
+
+impl From<News> for Told {
+    fn from(news: News) -> Self {
+        match news {
+            News::Down(home, Outage { kind, reason, .. }) => Told::Down { home, kind, reason },
+            News::Up(home, after) => Told::Up { home, after },
+            News::Epoch { home, from, to } => Told::EpochChanged { home, from, to },
+            News::Refused { home, queue, outage } => {
+                Told::QueueRefused { home, queue, reason: outage.reason }
+            }
+            News::Admitted { home, queue, after } => Told::QueueAdmitted { home, queue, after },
+            News::Memory { home, used_percent, is_scarce: true } => {
+                Told::MemoryScarce { home, used_percent }
+            }
+            News::Memory { home, used_percent, is_scarce: false } => {
+                Told::MemoryFree { home, used_percent }
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -64,6 +96,9 @@ pub(super) struct HomeState {
     /// A worker's call has succeeded since the home went down.
     is_reached: bool,
     epoch: Option<Epoch>,
+    /// The queues that it refuses alone.
+    pub(super) refused: Refused,
+    pub(super) pressure: Pressure,
     /// When data was seen to be there that was not known before.
     renewed_at: Option<Moment>,
     /// A prober is under way: one per home.
@@ -92,6 +127,8 @@ impl HomeState {
             away_at: now,
             is_reached: true,
             epoch: None,
+            refused: Refused::default(),
+            pressure: Pressure::default(),
             renewed_at: None,
             is_probed: false,
         }
@@ -126,7 +163,7 @@ impl HomeState {
     }
 
     pub(super) fn is_well(&self) -> bool {
-        self.circuits.iter().all(|circuit| circuit.state() == CircuitState::Closed)
+        Class::WORKING.iter().all(|class| self.state(*class) == CircuitState::Closed)
     }
 
     /// When the next probe is due, of whichever class; `None` while none is needed.
@@ -141,8 +178,9 @@ impl HomeState {
         self.is_reached |= class == Class::Consume && has_succeeded;
         let reply = self.circuits[class as usize].on(event, now.moment, now.dice);
         let circuit = &self.circuits[class as usize];
-        let is_failing =
-            circuit.state() == CircuitState::Closed && circuit.failures_in_a_row() >= AWAY_IN_A_ROW;
+        let is_failing = class != Class::Admin
+            && circuit.state() == CircuitState::Closed
+            && circuit.failures_in_a_row() >= AWAY_IN_A_ROW;
         if was_away || is_failing || self.is_away() {
             self.away_at = now.moment;
         }
@@ -150,15 +188,15 @@ impl HomeState {
     }
 
     /// Hands the outcome of a probe to the circuits that wait for one. They share it, so that two classes
-    /// that are down cost no more than one. A probe takes memory: that there is none says nothing about those who free it.
-    pub(super) fn probed(&mut self, outcome: Outcome, now: Now) {
+    /// that are down cost no more than one. A home that is well but for its memory takes no new tasks alone.
+    pub(super) fn probed(&mut self, outcome: Outcome, is_full: bool, now: Now) {
         for class in Class::ALL {
             if self.circuits[class as usize].probe_at().is_some() {
-                let event = match (class, outcome) {
-                    (Class::Consume, Outcome::Bad(Kind::Busy)) => Event::ProbedInVain,
-                    _ => Event::Probed(outcome),
+                let outcome = match (class, outcome) {
+                    (Class::Produce, Outcome::Good) if is_full => Outcome::Bad(Kind::Busy),
+                    _ => outcome,
                 };
-                self.on(class, event, now);
+                self.on(class, Event::Probed(outcome), now);
             }
         }
     }
@@ -185,8 +223,11 @@ impl HomeState {
         Some(News::Down(home.clone(), outage))
     }
 
-    /// Notes whose data was seen.
+    /// Notes whose data was seen. Data that has no name yet is nobody's.
     pub(super) fn seen(&mut self, home: &Home, epoch: &Epoch, now: Moment) -> Option<News> {
+        if epoch.0.is_empty() {
+            return None;
+        }
         let from = self.epoch.replace(epoch.clone());
         if from.as_ref() != Some(epoch) {
             self.renewed_at = Some(now);
@@ -222,10 +263,10 @@ mod tests {
         }
 
         /// Whether it is in its grace period now, and after a long time and another probe of this outcome.
-        fn is_in_grace(&mut self, probed: Outcome) -> (bool, bool) {
+        fn is_in_grace(&mut self, probed: Outcome, is_full: bool) -> (bool, bool) {
             let soon = self.state.is_in_grace(self.now.moment, GRACE);
             self.now.moment += 10 * GRACE;
-            self.state.probed(probed, self.now);
+            self.state.probed(probed, is_full, self.now);
             (soon, self.state.is_in_grace(self.now.moment, GRACE))
         }
     }
@@ -244,7 +285,7 @@ mod tests {
             let mut world = World::new();
             assert!(!world.state.is_in_grace(world.now.moment, GRACE));
             world.ended(class, down, failures);
-            assert_eq!(world.is_in_grace(down), expected, "{class:?}, {failures}");
+            assert_eq!(world.is_in_grace(down, false), expected, "{class:?}, {failures}");
         }
     }
 
@@ -254,7 +295,7 @@ mod tests {
         let mut world = World::new();
         world.ended(Class::Produce, full, 5);
         world.ended(Class::Consume, Outcome::Good, 1);
-        assert_eq!(world.is_in_grace(full), (true, false));
+        assert_eq!(world.is_in_grace(Outcome::Good, true), (true, false));
         assert!(!world.state.is_well());
     }
 }

@@ -5,28 +5,30 @@
 //! above, exactly as for one that failed. All decisions are made in `circuit`, without I/O; this file asks the
 //! clock, makes the calls and wakes those who wait.
 
+mod admin;
 mod circuit;
 mod homes;
+mod pass;
 mod probe;
+mod refused;
+mod verbs;
+mod watermark;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use outlast_core::broker::Recovery;
-use outlast_core::{
-    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
-    Kind, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, Timestamp, Want,
-    Woke,
-};
+use outlast_core::{Beat, Broker, BrokerError, Health, Home, Kind, Memory, QueueName};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub(crate) use admin::Admin;
 pub use circuit::CircuitState;
 pub use homes::{Class, Outage};
+pub use watermark::Watermark;
 
-use circuit::{Event as Happened, Outcome, Reply};
+use circuit::{Event as Happened, Reply};
 use homes::{HomeState, Homes, News, Now};
+use pass::{Pass, Why};
 
 use crate::Clock;
 use crate::event::{Counter, Event, Events};
@@ -38,6 +40,14 @@ const SLOW: Duration = Duration::from_secs(1);
 /// have shorter limits of their own.
 const CALL_MAX: Duration = Duration::from_secs(15);
 
+/// The same two for what people ask: a long listing is no sign of illness.
+const ADMIN_SLOW: Duration = Duration::from_secs(5);
+/// See [`ADMIN_SLOW`].
+const ADMIN_MAX: Duration = Duration::from_secs(30);
+
+/// How often those look who wait for a queue that only time lets pass.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// The layer directly over the broker.
 pub(crate) struct Breaker {
     below: Arc<dyn Broker>,
@@ -45,6 +55,7 @@ pub(crate) struct Breaker {
     events: Arc<Events>,
     /// How long expired leases are left alone after an outage.
     grace: Duration,
+    watermark: Option<Watermark>,
     begun: Instant,
     homes: Mutex<Homes>,
     /// Counts changes of any circuit.
@@ -52,7 +63,16 @@ pub(crate) struct Breaker {
     me: Weak<Breaker>,
 }
 
-/// How one class of a home is.
+/// What a call is about.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    home: &'a Home,
+    class: Class,
+    /// `None` where the home as a whole is asked.
+    queue: Option<&'a QueueName>,
+}
+
+/// How a home is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HomeStatus {
     /// The home.
@@ -61,8 +81,14 @@ pub struct HomeStatus {
     pub produce: CircuitState,
     /// Whether claims and settlements pass.
     pub consume: CircuitState,
+    /// Whether what people look at and do passes.
+    pub admin: CircuitState,
     /// Why and since when it is down, if it is.
     pub outage: Option<Outage>,
+    /// Queues that it refuses alone, while it serves the others.
+    pub refused: Vec<(QueueName, Outage)>,
+    /// How full it was when that was last seen.
+    pub memory: Memory,
 }
 
 impl std::fmt::Debug for Breaker {
@@ -76,13 +102,14 @@ impl Breaker {
         below: Arc<dyn Broker>,
         clock: Clock,
         events: Arc<Events>,
-        grace: Duration,
+        (grace, watermark): (Duration, Option<Watermark>),
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             below,
             clock,
             events,
             grace,
+            watermark,
             begun: Instant::now(),
             homes: Mutex::default(),
             changes: watch::channel(0).0,
@@ -96,7 +123,10 @@ impl Breaker {
             home: home.clone(),
             produce: state.state(Class::Produce),
             consume: state.state(Class::Consume),
+            admin: state.state(Class::Admin),
             outage: state.outage().cloned(),
+            refused: state.refused.list(),
+            memory: state.pressure.memory(),
         };
         self.homes().iter().map(status).collect()
     }
@@ -104,6 +134,16 @@ impl Breaker {
     /// True if a call of this class would pass now.
     pub(crate) fn admits(&self, home: &Home, class: Class) -> bool {
         self.homes().get(home).is_none_or(|state| state.admits(class))
+    }
+
+    /// True if a call for this queue would pass now.
+    pub(crate) fn admits_queue(&self, queue: &QueueName, class: Class) -> bool {
+        let (home, now) = (self.below.home(queue), self.begun.elapsed());
+        let is_held = class == Class::Produce && self.held_back(&home, queue).is_some();
+        let admits = |state: &HomeState| {
+            state.admits(class) && state.refused.why(class, queue, now).is_none()
+        };
+        !is_held && self.homes().get(&home).is_none_or(admits)
     }
 
     /// True if data that was not known before was seen at a home within this time.
@@ -134,6 +174,14 @@ impl Breaker {
         }
     }
 
+    /// Waits until a call for this queue would pass. Safe to drop.
+    pub(crate) async fn until_admits_queue(&self, queue: &QueueName, class: Class) {
+        while !self.admits_queue(queue, class) {
+            // It may be time that changes it.
+            self.changed(LOOK_EVERY).await;
+        }
+    }
+
     fn homes(&self) -> MutexGuard<'_, Homes> {
         self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,16 +191,14 @@ impl Breaker {
         Now { moment, time: self.clock.now(), dice: rand::random() }
     }
 
-    /// Makes a call if the home's circuit lets it pass, and tells the circuit how it went. `limit` is when
-    /// the call is slow, and when it is given up.
+    /// Makes a call if it may pass, and tells its circuit how it went. `limit` is when the call is slow, and when it is given up.
     async fn through<T>(
         &self,
-        home: &Home,
-        class: Class,
+        about: About<'_>,
         limit: (Duration, Duration),
         call: impl Future<Output = Result<T, BrokerError>> + Send,
     ) -> Result<T, BrokerError> {
-        let mut pass = self.ask(home, class)?;
+        let mut pass = self.ask(about)?;
         let mut call = std::pin::pin!(call);
         let (slow, give_up) = limit;
         if let Ok(result) = tokio::time::timeout(slow, &mut call).await {
@@ -166,20 +212,27 @@ impl Breaker {
                 result
             }
             Err(_) => {
-                let what =
-                    format!("broker {} did not answer within {} s", home.0, give_up.as_secs());
+                let home = &about.home.0;
+                let what = format!("broker {home} did not answer within {} s", give_up.as_secs());
                 Err(BrokerError::new(Kind::Ambiguous, what))
             }
         }
     }
 
-    fn ask(&self, home: &Home, class: Class) -> Result<Pass<'_>, BrokerError> {
+    fn ask<'a>(&'a self, about: About<'a>) -> Result<Pass<'a>, BrokerError> {
+        let About { home, class, queue } = about;
         let mut homes = self.homes();
         if !homes.contains_key(home) {
             homes.insert(home.clone(), HomeState::new(self.begun.elapsed()));
             probe::meet(self.me.clone(), home.clone());
         }
         let Some(state) = homes.get_mut(home) else { return Err(refusal(home, None)) };
+        // Asked first: what does not pass here takes nobody's place as the trial of the home.
+        if let Some(queue) = queue.filter(|_| !state.refused.is_empty())
+            && let Some(outage) = state.refused.why(class, queue, self.begun.elapsed())
+        {
+            return Err(queue_refusal(home, queue, outage));
+        }
         let is_trial = match state.state(class) {
             // The way of nearly every call: no clock is asked.
             CircuitState::Closed => false,
@@ -193,22 +246,30 @@ impl Breaker {
                 }
             }
         };
+        if let Some(queue) = queue.filter(|_| !state.refused.is_empty()) {
+            state.refused.began(class, queue, self.begun.elapsed());
+        }
         drop(homes);
         if is_trial {
             self.events.add(Counter::SickCalls, 1);
         }
-        Ok(Pass { breaker: self, home: home.clone(), class, is_trial, is_open: true })
+        Ok(Pass::new(self, about, is_trial))
     }
 
-    /// Takes what happened to a circuit, and tells whoever has to know.
-    fn happened(&self, home: &Home, change: impl FnOnce(&mut HomeState, Now), why: Why<'_>) {
+    /// Takes what happened to a home, and tells whoever has to know.
+    fn happened(
+        &self,
+        home: &Home,
+        why: Why<'_>,
+        change: impl FnOnce(&mut HomeState, Now) -> Option<News>,
+    ) {
         let now = self.now();
         let mut homes = self.homes();
         let Some(state) = homes.get_mut(home) else { return };
         let states = Class::ALL.map(|class| (state.state(class), state.admits(class)));
-        change(state, now);
-        let is_changed =
-            states != Class::ALL.map(|class| (state.state(class), state.admits(class)));
+        let own = change(state, now);
+        let is_changed = own.is_some()
+            || states != Class::ALL.map(|class| (state.state(class), state.admits(class)));
         let news = state.news(home, now, || why.words());
         let wants_probe = state.probe_at().is_some() && !state.is_probed;
         state.is_probed |= wants_probe;
@@ -216,22 +277,11 @@ impl Breaker {
         if wants_probe {
             probe::start(self.me.clone(), home.clone());
         }
-        self.tell(news);
+        for news in [own, news].into_iter().flatten() {
+            self.events.tell(news.into());
+        }
         if is_changed {
             self.changes.send_modify(|changes| *changes += 1);
-        }
-    }
-
-    fn tell(&self, news: Option<News>) {
-        match news {
-            None => {}
-            Some(News::Down(home, Outage { kind, reason, .. })) => {
-                self.events.tell(Event::Down { home, kind, reason });
-            }
-            Some(News::Up(home, after)) => self.events.tell(Event::Up { home, after }),
-            Some(News::Epoch { home, from, to }) => {
-                self.events.tell(Event::EpochChanged { home, from, to });
-            }
         }
     }
 
@@ -245,79 +295,6 @@ impl Breaker {
     }
 }
 
-/// Why a circuit opened.
-#[derive(Clone, Copy)]
-enum Why<'a> {
-    Failed(&'a BrokerError),
-    Slow,
-}
-
-impl Why<'_> {
-    fn words(&self) -> (Kind, String) {
-        match self {
-            Why::Failed(error) => (error.kind(), error.to_string()),
-            Why::Slow => (Kind::Ambiguous, format!("calls take longer than {} s", SLOW.as_secs())),
-        }
-    }
-}
-
-/// The right to make one call. Dropped with the call unanswered it says nothing, and a trial is free again.
-struct Pass<'a> {
-    breaker: &'a Breaker,
-    home: Home,
-    class: Class,
-    is_trial: bool,
-    is_open: bool,
-}
-
-impl Pass<'_> {
-    fn end(&mut self, error: Option<&BrokerError>) {
-        if !std::mem::take(&mut self.is_open) {
-            return;
-        }
-        let outcome = Outcome::of(error.map(BrokerError::kind));
-        let event = match self.is_trial {
-            true => Happened::TrialEnded(outcome),
-            false => Happened::Ended(outcome),
-        };
-        let class = self.class;
-        let change = |state: &mut HomeState, now| {
-            state.on(class, event, now);
-        };
-        self.breaker.happened(&self.home, change, error.map_or(Why::Slow, Why::Failed));
-    }
-
-    /// Counts the call as failed, before it has ended.
-    fn is_slow(&mut self) {
-        let event = match self.is_trial {
-            true => Happened::TrialEnded(Outcome::Slow),
-            false => Happened::Ended(Outcome::Slow),
-        };
-        self.is_open = false;
-        let class = self.class;
-        let change = |state: &mut HomeState, now| {
-            state.on(class, event, now);
-        };
-        self.breaker.happened(&self.home, change, Why::Slow);
-    }
-}
-
-impl Drop for Pass<'_> {
-    fn drop(&mut self) {
-        if self.is_open && self.is_trial {
-            let class = self.class;
-            let change = |state: &mut HomeState, now| {
-                state.on(class, Happened::TrialDropped, now);
-            };
-            self.breaker.happened(&self.home, change, Why::Slow);
-        }
-    }
-}
-
-fn withheld(budget: SweepBudget) -> SweepBudget {
-    SweepBudget { recovery: Recovery::Withheld, ..budget }
-}
-
 fn refusal(home: &Home, outage: Option<&Outage>) -> BrokerError {
     let (kind, why) = match outage {
         Some(outage) => (outage.kind, format!("down since {}: {}", outage.since, outage.reason)),
@@ -328,105 +305,25 @@ fn refusal(home: &Home, outage: Option<&Outage>) -> BrokerError {
     BrokerError::new(kind, format!("broker {} is {why}", home.0))
 }
 
-#[async_trait]
-impl Broker for Breaker {
-    async fn enqueue(
-        &self,
-        queue: &QueueName,
-        stamp: Stamp,
-        now: Timestamp,
-        tasks: Arc<[NewTask]>,
-    ) -> Result<Enqueued, BrokerError> {
-        let call = self.below.enqueue(queue, stamp, now, tasks);
-        self.through(&self.below.home(queue), Class::Produce, (SLOW, CALL_MAX), call).await
-    }
-
-    async fn claim(
-        &self,
-        queue: &QueueName,
-        stamp: Stamp,
-        now: Timestamp,
-        want: &Want,
-    ) -> Result<Claims, BrokerError> {
-        let call = self.below.claim(queue, stamp, now, want);
-        self.through(&self.below.home(queue), Class::Consume, (SLOW, CALL_MAX), call).await
-    }
-
-    async fn settle(
-        &self,
-        queue: &QueueName,
-        stamp: Stamp,
-        now: Timestamp,
-        settlements: Arc<[Settlement]>,
-    ) -> Result<Settled, BrokerError> {
-        let call = self.below.settle(queue, stamp, now, settlements);
-        self.through(&self.below.home(queue), Class::Consume, (SLOW, CALL_MAX), call).await
-    }
-
-    async fn extend(
-        &self,
-        queue: &QueueName,
-        now: Timestamp,
-        holds: Arc<[Hold]>,
-        by: Duration,
-    ) -> Result<Vec<Extended>, BrokerError> {
-        let call = self.below.extend(queue, now, holds, by);
-        self.through(&self.below.home(queue), Class::Consume, (SLOW, CALL_MAX), call).await
-    }
-
-    /// Expired leases are left alone in an outage, and for a grace period after it and after the first look at a home
-    /// (law L8).
-    async fn sweep(
-        &self,
-        queue: &QueueName,
-        now: Timestamp,
-        budget: SweepBudget,
-    ) -> Result<Swept, BrokerError> {
-        let home = self.below.home(queue);
-        let budget = if self.is_in_grace(&home) { withheld(budget) } else { budget };
-        let call = self.below.sweep(queue, now, budget);
-        self.through(&home, Class::Consume, (SLOW, CALL_MAX), call).await
-    }
-
-    /// While the home is down this waits for it, instead of failing at once: waking early is allowed.
-    async fn wait(
-        &self,
-        interest: &Interest,
-        now: Timestamp,
-        at_most: Duration,
-    ) -> Result<Woke, BrokerError> {
-        let home = interest.queues.first().map(|queue| self.below.home(queue));
-        let home = home.or_else(|| self.homes().keys().next().cloned());
-        let Some(home) = home else { return self.below.wait(interest, now, at_most).await };
-        // Before the look: a change right after it wakes, too.
-        let mut changes = self.changes.subscribe();
-        if !self.is_closed(&home, Class::Consume) {
-            let _ = tokio::time::timeout(at_most, changes.changed()).await;
-            return Ok(Woke::default());
-        }
-        let limit = (at_most + SLOW, at_most + CALL_MAX);
-        let call = self.below.wait(interest, now, at_most);
-        self.through(&home, Class::Consume, limit, call).await
-    }
-
-    async fn beat(&self, now: Timestamp, beat: &Beat) -> Result<BeatReply, BrokerError> {
-        let call = self.below.beat(now, beat);
-        self.through(&self.home_of_beat(beat), Class::Consume, (SLOW, CALL_MAX), call).await
-    }
-
-    fn home(&self, queue: &QueueName) -> Home {
-        self.below.home(queue)
-    }
-
-    /// Passes always: it is how one looks after a home that is down.
-    async fn health(&self, home: &Home, now: Timestamp) -> Result<Health, BrokerError> {
-        let health = self.below.health(home, now).await?;
-        self.saw(home, &health);
-        Ok(health)
-    }
+fn queue_refusal(home: &Home, queue: &QueueName, outage: &Outage) -> BrokerError {
+    let what = format!(
+        "broker {} refuses queue {queue} since {}: {}",
+        home.0, outage.since, outage.reason
+    );
+    BrokerError::new(outage.kind, what).of_its_queue()
 }
 
 impl Breaker {
+    /// True if calls for this queue pass without being tried.
+    pub(crate) fn serves(&self, queue: &QueueName, class: Class) -> bool {
+        let (home, now) = (self.below.home(queue), self.begun.elapsed());
+        self.is_closed(&home, class)
+            && self
+                .homes()
+                .get(&home)
+                .is_none_or(|state| state.refused.why(class, queue, now).is_none())
+    }
+
     /// True if calls of this class pass without being tried.
     pub(crate) fn is_closed(&self, home: &Home, class: Class) -> bool {
         self.homes().get(home).is_none_or(|state| state.state(class) == CircuitState::Closed)
@@ -440,14 +337,37 @@ impl Breaker {
         self.homes().get(home).map_or(!self.grace.is_zero(), state)
     }
 
-    /// Notes the epoch of a home that was looked after.
+    /// Notes what was seen of a home that was looked after.
     fn saw(&self, home: &Home, health: &Health) {
         let now = self.begun.elapsed();
         let news = {
             let mut homes = self.homes();
-            let meet = || HomeState::new(now);
-            homes.entry(home.clone()).or_insert_with(meet).seen(home, &health.epoch, now)
+            let state = homes.entry(home.clone()).or_insert_with(|| HomeState::new(now));
+            let seen = state.pressure.seen(Some(health.memory), self.watermark.as_ref(), now);
+            let memory = seen.map(|(used_percent, is_scarce)| News::Memory {
+                home: home.clone(),
+                used_percent,
+                is_scarce,
+            });
+            [memory, state.seen(home, &health.epoch, now)]
         };
-        self.tell(news);
+        for news in news.into_iter().flatten() {
+            self.events.tell(news.into());
+        }
+    }
+
+    /// Why a new task of this queue has to wait although its home is well: the share of the memory that is used. Looks again, without
+    /// waiting for it, where what is known is old and the home is not sick.
+    fn held_back(&self, home: &Home, queue: &QueueName) -> Option<u8> {
+        let watermark = self.watermark.as_ref()?;
+        let mut homes = self.homes();
+        let state = homes.get_mut(home)?;
+        let held = state.pressure.holds(watermark, queue);
+        let is_due = state.is_well() && state.pressure.is_due(self.begun.elapsed());
+        drop(homes);
+        if is_due {
+            probe::look(self.me.clone(), home.clone());
+        }
+        held
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use outlast_core::{BrokerError, Health, Home, Kind, Role};
 
+use super::Breaker;
 use super::circuit::Outcome;
-use super::homes::HomeState;
-use super::{Breaker, Why};
+use super::pass::Why;
 use crate::event::Counter;
 
 /// A probe that takes longer has failed: a home that is well answers in milliseconds.
@@ -40,7 +40,26 @@ pub(super) fn meet(breaker: Weak<Breaker>, home: Home) {
     });
 }
 
+/// Looks how full a home is that is well.
+pub(super) fn look(breaker: Weak<Breaker>, home: Home) {
+    tokio::spawn(async move {
+        let Some(breaker) = breaker.upgrade() else { return };
+        let health = breaker.below.health(&home, breaker.clock.now());
+        match tokio::time::timeout(PROBE_MAX, health).await {
+            Ok(Ok(health)) => breaker.saw(&home, &health),
+            // Whether it is sick its calls will show.
+            Ok(Err(_)) | Err(_) => breaker.saw_nothing(&home),
+        }
+    });
+}
+
 impl Breaker {
+    fn saw_nothing(&self, home: &Home) {
+        if let Some(state) = self.homes().get_mut(home) {
+            state.pressure.seen(None, self.watermark.as_ref(), self.begun.elapsed());
+        }
+    }
+
     /// How long until the next probe; `None` if none is needed any more, and the prober is to end.
     fn pause(&self, home: &Home) -> Option<Duration> {
         let mut homes = self.homes();
@@ -66,8 +85,11 @@ impl Breaker {
             self.saw(home, health);
         }
         let outcome = Outcome::of(answer.as_ref().err().map(BrokerError::kind));
-        let change = |state: &mut HomeState, now| state.probed(outcome, now);
-        self.happened(home, change, answer.as_ref().err().map_or(Why::Slow, Why::Failed));
+        let is_full = answer.as_ref().is_ok_and(|health| health.memory.is_full);
+        self.happened(home, answer.as_ref().err().map_or(Why::Full, Why::Failed), |state, now| {
+            state.probed(outcome, is_full, now);
+            None
+        });
     }
 }
 

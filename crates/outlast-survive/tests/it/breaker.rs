@@ -1,16 +1,19 @@
 //! The breaker: a sick broker is left in peace, and found again soon.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use outlast_core::broker::Recovery;
 use outlast_core::{
-    Broker, BrokerError, Health, Home, Kind, QueueName, Role, SweepBudget, Swept, Timestamp,
+    Broker, BrokerError, EnqueueVerdict, Health, Home, Interest, Kind, Memory, QueueName, Role,
+    SweepBudget, Swept, Timestamp, Woke,
 };
-use outlast_survive::{CircuitState, Event, OnOutage};
+use outlast_survive::{CircuitState, Event, OnOutage, Status, Survivor, Watermark};
 use outlast_testkit::fault::{Fault, Verb};
 use outlast_testkit::model::ModelBroker;
+use tempfile::TempDir;
 use tokio::time::Instant;
 
 use crate::kit::*;
@@ -104,13 +107,13 @@ async fn a_broker_that_comes_back_with_its_memory_full_is_drained() {
     }
     bed.faults.heal();
     bed.faults.always(Verb::Enqueue, Fault::Busy);
-    bed.faults.always(Verb::Health, Fault::Busy);
-    bed.until("claims may be tried", |status| status.homes[0].consume == CircuitState::HalfOpen)
-        .await;
+    bed.faults.uses(Memory { used_percent: Some(101), is_full: true });
+    bed.until("claims may be tried", |status| status.homes[0].consume != CircuitState::Open).await;
     let claimed = bed.claim(1).await;
     assert_eq!(bed.done(&claimed[0]).await, outlast_core::SettleVerdict::Applied);
     let home = &bed.status().homes[0];
     assert_eq!(home.consume, CircuitState::Closed);
+    assert_eq!(home.produce, CircuitState::Open, "it is known that nothing new is taken");
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,6 +148,158 @@ async fn a_call_that_hangs_counts_before_it_ends() {
         answer.expect("the call itself goes on");
     }
     assert_eq!(bed.pending().await.len(), 5);
+}
+
+/// Refuses the queues that are in the set.
+struct Refusing {
+    model: Arc<ModelBroker>,
+    refused: Mutex<BTreeSet<&'static str>>,
+    asked: AtomicU64,
+}
+
+impl Refusing {
+    fn bed(refused: impl IntoIterator<Item = &'static str>) -> (Arc<Self>, Survivor, TempDir) {
+        let (folder, model) = (tempfile::tempdir().expect("a folder"), ModelBroker::new(100));
+        let refused = Mutex::new(refused.into_iter().collect());
+        let broker = Arc::new(Self { model: Arc::new(model), refused, asked: AtomicU64::new(0) });
+        let survivor = Bed::around(broker.clone(), folder.path());
+        (broker, survivor, folder)
+    }
+}
+
+impl StandIn for Refusing {
+    fn behind(&self) -> Arc<dyn Broker> {
+        self.model.clone()
+    }
+
+    fn forbids(&self, queue: &QueueName) -> Option<BrokerError> {
+        let is_refused = self.refused.lock().expect("nobody panics").contains(queue.as_str());
+        let refusal = || BrokerError::new(Kind::Misconfigured, "no rights on this key");
+        self.asked.fetch_add(u64::from(is_refused), Ordering::SeqCst);
+        is_refused.then(|| refusal().of_its_queue())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_is_refused_leaves_the_circuit_of_its_home_closed_for_all_others() {
+    // Its every try opened the circuit for five seconds, and everybody's tasks were stored.
+    let (broker, survivor, _folder) = Refusing::bed(["secret"]);
+    let mut events = survivor.events();
+    let begun = Instant::now();
+    for n in 0..100 {
+        let id = format!("t{n}");
+        let stored = enqueue(&*survivor.broker(), "secret", NOW, &[&id]).await.expect("is stored");
+        assert_eq!(stored, [EnqueueVerdict::Stored]);
+        let taken = enqueue(&*survivor.broker(), "q", NOW, &[&id]).await.expect("is taken");
+        assert!(matches!(taken[0], EnqueueVerdict::Accepted { .. }), "{taken:?}");
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    let home = survivor.homes().remove(0);
+    assert_eq!((home.produce, home.outage), (CircuitState::Closed, None));
+    assert_eq!(home.refused.len(), 1);
+    // The clock also moves while the disk writes.
+    let (tries, took) = (broker.asked.load(Ordering::SeqCst), begun.elapsed());
+    assert!(tries <= 1 + took.as_secs() / 4, "{tries} tries in {took:?}");
+    let Event::QueueRefused { queue: which, .. } = events.recv().await.expect("is told") else {
+        panic!("is told")
+    };
+    assert_eq!(which.as_str(), "secret");
+
+    broker.refused.lock().expect("nobody panics").clear();
+    let begun = Instant::now();
+    until(&survivor, "it is delivered", |status| status.outbox.items == 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    let is_admitted = |event| matches!(event, Event::QueueAdmitted { .. }).then_some(());
+    event(&mut events, is_admitted).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_home_that_refuses_all_of_twenty_queues_gets_two_commands_a_second() {
+    // No server says whether the key that it refuses is one that every queue needs.
+    let names: Vec<&'static str> =
+        (0..20).map(|n| &*Box::leak(format!("q{n}").into_boxed_str())).collect();
+    let (broker, survivor, _folder) = Refusing::bed(names.clone());
+    let failing = survivor.failing();
+    let ask_all = async || {
+        for name in &names {
+            enqueue(&*failing, name, NOW, &["a"]).await.expect_err("is refused");
+        }
+    };
+    ask_all().await;
+    let (before, begun) = (broker.asked.load(Ordering::SeqCst), Instant::now());
+    while begun.elapsed() < Duration::from_secs(60) {
+        ask_all().await;
+        tokio::time::advance(Duration::from_millis(50)).await;
+    }
+    let sent = broker.asked.load(Ordering::SeqCst) - before;
+    assert!((30..=60).contains(&sent), "{sent} commands in a minute");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_that_is_under_way_ends_when_its_home_goes_down() {
+    // Where the server does not tell of changes it went on looking, five times a second.
+    let bed = Bed::new();
+    let broker = bed.survivor.broker();
+    let interest = Interest { queues: vec![queue("q")], token: None };
+    let waiting = tokio::spawn({
+        let broker = broker.clone();
+        async move { broker.wait(&interest, NOW, Duration::from_secs(3600)).await }
+    });
+    while bed.faults.calls(Verb::Wait) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let begun = Instant::now();
+    bed.down(Fault::Before(Kind::Unavailable));
+    for _ in 0..5 {
+        broker.claim(&queue("q"), stamp(), NOW, &want(1)).await.expect_err("is down");
+    }
+    assert_eq!(waiting.await.expect("ends").expect("says nothing"), Woke::default());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_memory_fills_up_the_least_important_queues_wait_on_the_disk_and_then_all_but_the_most_important()
+ {
+    let bed = Bed::with(|config| {
+        let weights = [("critical", 6), ("default", 3), ("reports", 1)];
+        let weights = weights.map(|(name, weight)| (queue(name), weight));
+        config.watermark = Some(Watermark::new(weights));
+    });
+    let broker = bed.survivor.broker();
+    let mut n = 0;
+    let mut held = async || {
+        n += 1;
+        let mut held = Vec::new();
+        for name in ["critical", "default", "reports"] {
+            let verdicts = enqueue(&*broker, name, NOW, &[&format!("t{n}")]).await;
+            if verdicts.expect("is safe") == [EnqueueVerdict::Stored] {
+                held.push(name);
+            }
+        }
+        held
+    };
+    let seen = async |used: u8| {
+        bed.faults.uses(Memory { used_percent: Some(used), is_full: false });
+        let (looks, begun) = (bed.faults.calls(Verb::Health), Instant::now());
+        tokio::time::advance(Duration::from_secs(6)).await;
+        // Whoever enqueues has it looked at.
+        enqueue(&*broker, "critical", NOW, &[&format!("look at {used}")]).await.expect("is taken");
+        let is_seen = |status: &Status| status.homes[0].memory.used_percent == Some(used);
+        bed.until("it is seen", is_seen).await;
+        let looks = bed.faults.calls(Verb::Health) - looks;
+        assert!(looks <= 1 + begun.elapsed().as_secs() / 5, "{looks} in {:?}", begun.elapsed());
+    };
+    assert_eq!(held().await, [""; 0]);
+    seen(80).await;
+    assert_eq!(held().await, ["reports"]);
+    seen(96).await;
+    assert_eq!(held().await, ["default", "reports"]);
+    assert_eq!(bed.survivor.homes()[0].outage, None, "the broker is well");
+    let failing = enqueue(&*bed.survivor.failing(), "reports", NOW, &["x"]).await;
+    assert_eq!(failing.expect_err("is shed").kind(), Kind::Busy);
+    seen(20).await;
+    bed.delivered().await;
+    assert_eq!(pending(&*bed.model, "reports", NOW).await.len(), 3);
 }
 
 #[tokio::test]

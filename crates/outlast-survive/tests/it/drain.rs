@@ -20,7 +20,8 @@ impl StandIn for Forbidding {
 
     fn forbids(&self, queue: &QueueName) -> Option<BrokerError> {
         let is_forbidden = queue.as_str().starts_with("forbidden");
-        is_forbidden.then(|| BrokerError::new(Kind::Misconfigured, "no permission for this key"))
+        let refusal = || BrokerError::new(Kind::Misconfigured, "no permission for this key");
+        is_forbidden.then(|| refusal().of_its_queue())
     }
 }
 
