@@ -136,6 +136,7 @@ impl Connection {
         let name = self.place();
         let survivor = Arc::new(survive.wrap(self.broker, name, self.clock.clone()).await?);
         self.broker = survivor.broker();
+        self.inspect = survivor.inspect(self.inspect);
         self.survivor = Some(survivor);
         Ok(self)
     }

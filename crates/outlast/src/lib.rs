@@ -93,8 +93,8 @@ pub use outlast_core::{
 pub mod broker {
     pub use outlast_core::broker::{
         Beat, BeatReply, Broker, Claim, ClaimedGroup, ClaimedTask, Claims, Command, EnqueueVerdict,
-        Enqueued, Epoch, Extended, Health, Hold, Home, Interest, Lost, Recovery, Reject, Rest,
-        Role, SettleVerdict, Settled, SweepBudget, Swept, Want, Woke, WorkerBeat, tick_id,
+        Enqueued, Epoch, Extended, Health, Hold, Home, Interest, Lost, Memory, Recovery, Reject,
+        Rest, Role, SettleVerdict, Settled, SweepBudget, Swept, Want, Woke, WorkerBeat, tick_id,
     };
     pub use outlast_core::{
         Attempt, Lease, LeaseToken, NewTask, Once, Outcome, Place, Porter, SessionId, Settlement,

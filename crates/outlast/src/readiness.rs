@@ -93,10 +93,13 @@ impl Connection {
         }
     }
 
-    /// A broker that may only be read takes no tasks.
+    /// A broker that may only be read takes no tasks, and neither does one that is full.
     async fn answers(&self) -> Result<(), Error> {
         let unavailable = |what: String| Error::new(ErrorKind::Broker(Kind::Unavailable), what);
         match timeout(ANSWER_MAX, self.health()).await {
+            Ok(Ok(health)) if health.memory.is_full => {
+                Err(unavailable(format!("{} has no memory for new tasks", self.url())))
+            }
             Ok(Ok(health)) if health.role == Role::Primary => Ok(()),
             Ok(Ok(_)) => Err(unavailable(format!("{} takes no writes", self.url()))),
             Ok(Err(error)) => Err(error),

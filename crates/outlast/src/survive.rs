@@ -11,7 +11,8 @@ use outlast_core::Broker;
 pub use outlast_survive::{
     CircuitState, Counts, Event, HomeStatus, JournalMode, LedgerLimits, Metric, MetricKind,
     Metrics, NotStored, Notice, OnOutage, Outage, Quarantined, Sample, Shelf, Spool, SpoolError,
-    SpoolErrorKind, SpoolLimits, Status, Store, Stored, StoredTask, Survivor, Waiting, WhenFull,
+    SpoolErrorKind, SpoolLimits, Status, Store, Stored, StoredTask, Survivor, Waiting, Watermark,
+    WhenFull,
 };
 
 use crate::Clock;
@@ -30,6 +31,7 @@ pub struct Survive {
     journal: JournalMode,
     ledger: LedgerLimits,
     patience: Option<Duration>,
+    watermark: Option<Watermark>,
 }
 
 impl Survive {
@@ -86,6 +88,23 @@ impl Survive {
         self
     }
 
+    /// Holds tasks of the less important queues back on the disk while the broker's memory fills up, so that what is left is
+    /// there for the others. Costs one command every five seconds in which something is enqueued.
+    ///
+    /// ```
+    /// use outlast::QueueName;
+    /// use outlast::survive::{Survive, Watermark};
+    /// # fn names() -> Result<(), Box<dyn std::error::Error>> {
+    /// let weights = [(QueueName::new("critical")?, 6), (QueueName::new("reports")?, 1)];
+    /// let spool = Survive::new("/var/lib/app/outbox.db").watermark(Watermark::new(weights));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn watermark(mut self, watermark: Watermark) -> Self {
+        self.watermark = Some(watermark);
+        self
+    }
+
     pub(crate) async fn wrap(
         self,
         broker: Arc<dyn Broker>,
@@ -102,6 +121,7 @@ impl Survive {
         (config.limits, config.journal) = (self.limits, self.journal);
         config.ledger = self.ledger;
         config.patience = self.patience.unwrap_or(config.patience);
+        config.watermark = self.watermark;
         let runtime = tokio::runtime::Handle::current();
         let wrapped = tokio::task::spawn_blocking(move || {
             let _entered = runtime.enter();

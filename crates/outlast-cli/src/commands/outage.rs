@@ -149,6 +149,7 @@ fn tenths(value: f64) -> f64 {
 /// A ping would not tell: the probe writes.
 async fn why_down(connection: &Connection) -> Option<String> {
     match connection.health().await {
+        Ok(health) if health.memory.is_full => Some("it has no memory for new tasks".to_owned()),
         Ok(health) if health.role == Role::Primary => None,
         Ok(_) => Some("it is a replica and takes no writes".to_owned()),
         Err(error) => Some(error.to_string()),

@@ -31,7 +31,7 @@ use homes::{HomeState, Homes, News, Now};
 use pass::{Pass, Why};
 
 use crate::Clock;
-use crate::event::{Counter, Event, Events};
+use crate::event::{Counter, Events};
 
 /// A call that takes longer counts as a failure, once: brokers answer in milliseconds.
 const SLOW: Duration = Duration::from_secs(1);

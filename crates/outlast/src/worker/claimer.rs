@@ -7,6 +7,8 @@ use std::time::Duration;
 use outlast_core::broker::{Claim, ClaimedTask, Claims, Rest};
 use outlast_core::{BrokerError, Home, Interest, Kind, QueueName, Stamp, Want, limits, pick};
 
+use tokio::time::Instant;
+
 use super::executor;
 use super::life::Phase;
 use super::shared::Shared;
@@ -23,6 +25,9 @@ const ASK_ALL_EVERY: Duration = Duration::from_secs(300);
 /// How long to leave a broker in peace after an error (law L9: two commands a second at most).
 const ERROR_PAUSE: Duration = Duration::from_millis(500);
 
+/// How long a queue is left alone that is refused, or that holds data of another program, while the others go on.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
 /// How often groups are looked at: their time is not known to the broker's wake-up.
 const GROUP_LOOK_MIN: Duration = Duration::from_millis(100);
 const GROUP_LOOK_MAX: Duration = Duration::from_secs(1);
@@ -37,6 +42,8 @@ struct Round {
     owes: bool,
     /// A queue was left out because it has no room.
     full: bool,
+    /// A queue was left out because it is refused.
+    refused: bool,
     /// Queues that had nothing; the others need no wake-up.
     empty: Vec<QueueName>,
 }
@@ -49,12 +56,15 @@ pub(super) struct Claimer {
     unanswered: HashMap<usize, (Stamp, Want)>,
     /// Queues that were empty and for which the broker has not woken us: they are not asked.
     quiet: HashSet<QueueName>,
+    /// Queues that cannot be claimed from although their home is well, and when they are asked again.
+    refused: HashMap<usize, Instant>,
 }
 
 impl Claimer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         // One lane: a worker claims from a queue once at a time.
-        Self { shared, lanes: Lanes::new(1), unanswered: HashMap::new(), quiet: HashSet::new() }
+        let (unanswered, quiet, refused) = (HashMap::new(), HashSet::new(), HashMap::new());
+        Self { shared, lanes: Lanes::new(1), unanswered, quiet, refused }
     }
 
     /// Claims until the phase is over.
@@ -74,6 +84,7 @@ impl Claimer {
                 _ = phase.changed() => HashSet::new(),
                 () = self.shared.room.notified(), if round.full && !round.failed => HashSet::new(),
                 () = tokio::time::sleep(ERROR_PAUSE), if round.owes => HashSet::new(),
+                () = tokio::time::sleep(REFUSED_PAUSE), if round.refused => HashSet::new(),
                 quiet = self.pause(&round) => quiet,
             };
         }
@@ -92,6 +103,10 @@ impl Claimer {
             let queue = &shared.queues[index];
             if self.quiet.contains(&queue.name) {
                 round.empty.push(queue.name.clone());
+                continue;
+            }
+            if self.refused.get(&index).is_some_and(|until| Instant::now() < *until) {
+                round.refused = true;
                 continue;
             }
             let room = shared.room_for(queue);
@@ -164,6 +179,11 @@ impl Claimer {
             }
             Err(error) => {
                 shared.failed("claim", Some(&queue.name), &error);
+                if error.concerns_its_queue() {
+                    self.refused.insert(index, Instant::now() + REFUSED_PAUSE);
+                    round.refused = true;
+                    return true;
+                }
             }
         }
         kind.is_none()

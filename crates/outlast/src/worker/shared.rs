@@ -217,6 +217,11 @@ impl Shared {
         }
     }
 
+    /// True unless claims of this queue are known to be refused, or its home to be away.
+    pub(super) fn is_claimable(&self, queue: &QueueName) -> bool {
+        self.survivor.as_ref().is_none_or(|survivor| survivor.is_claimable(queue))
+    }
+
     /// True while nothing of the queue may be claimed, because outcomes of it wait in the journal: its claim would hold
     /// up the other queues. If that cannot be seen, the claim says why.
     pub(super) fn owes(&self, queue: &QueueName) -> bool {

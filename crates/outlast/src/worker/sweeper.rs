@@ -1,10 +1,11 @@
 //! Moves what time has moved, a bounded step at a time.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use outlast_core::broker::Recovery;
-use outlast_core::{SweepBudget, Timestamp, limits};
+use outlast_core::{QueueName, SweepBudget, Timestamp, limits};
 use tokio::time::Instant;
 
 use super::life::Phase;
@@ -14,6 +15,9 @@ use super::skew::{self, MEASURE_EVERY};
 /// How often; claims take due tasks by themselves, so this is for expired leases and retention.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// How long a queue is left alone that is refused, or that holds data of another program.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+
 /// Steps per queue and round, so that a mountain of expired tasks does not hold up the other queues.
 const STEPS_MAX: usize = 16;
 
@@ -22,6 +26,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let mut phase = shared.phase();
     let mut grace = Grace::default();
     let mut measured_at = Instant::now();
+    let mut refused: HashMap<&QueueName, Instant> = HashMap::new();
     while *phase.borrow_and_update() < Phase::Draining {
         let recovery = grace.judge(shared.clock.now(), shared.extended_at(), shared.lease);
         if measured_at.elapsed() >= MEASURE_EVERY {
@@ -29,7 +34,12 @@ pub(super) async fn run(shared: Arc<Shared>) {
             measured_at = Instant::now();
         }
         for queue in &shared.queues {
-            sweep(&shared, queue, recovery).await;
+            if refused.get(&queue.name).is_some_and(|until| Instant::now() < *until) {
+                continue;
+            }
+            if sweep(&shared, queue, recovery).await == Swept::Refused {
+                refused.insert(&queue.name, Instant::now() + REFUSED_PAUSE);
+            }
         }
         // Workers that started together should not sweep together.
         let pause = SWEEP_EVERY.mul_f64(rand::random_range(0.8..1.2));
@@ -58,7 +68,15 @@ impl Grace {
     }
 }
 
-async fn sweep(shared: &Shared, queue: &WorkerQueue, recovery: Recovery) {
+/// What became of a queue's turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Swept {
+    Done,
+    /// The queue alone cannot be swept.
+    Refused,
+}
+
+async fn sweep(shared: &Shared, queue: &WorkerQueue, recovery: Recovery) -> Swept {
     let budget = SweepBudget { moves_max: limits::SWEEP_MAX, recovery };
     let queue_name = &queue.name;
     for _ in 0..STEPS_MAX {
@@ -70,15 +88,19 @@ async fn sweep(shared: &Shared, queue: &WorkerQueue, recovery: Recovery) {
                     tracing::warn!(queue = %queue_name, recovered, given_up, "took tasks back from vanished workers");
                 }
                 if !swept.more {
-                    return;
+                    return Swept::Done;
                 }
             }
             Err(error) => {
                 shared.failed("sweep", Some(queue_name), &error);
-                return;
+                return match error.concerns_its_queue() {
+                    true => Swept::Refused,
+                    false => Swept::Done,
+                };
             }
         }
     }
+    Swept::Done
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error should stop right there")]
 #![cfg(feature = "redis")]
 
+mod pressure;
 mod standalone;
 mod workers;
 mod world;
