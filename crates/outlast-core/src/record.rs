@@ -80,8 +80,51 @@ pub fn decode_task(bytes: &[u8]) -> Result<NewTask, RecordError> {
 /// A settlement as bytes.
 #[must_use]
 pub fn encode_settlement(settlement: &Settlement) -> Vec<u8> {
-    let Settlement { lease: Lease { id, token, until }, outcome } = settlement;
     let mut out = Out::new(SETTLEMENT, 0);
+    put_settlement(&mut out, settlement);
+    out.end()
+}
+
+/// The settlement that [`encode_settlement`] made bytes of.
+///
+/// # Errors
+/// [`RecordError`] says what is wrong with the bytes.
+pub fn decode_settlement(bytes: &[u8]) -> Result<Settlement, RecordError> {
+    take_settlement(fields(bytes, SETTLEMENT)?)
+}
+
+/// Appends the fields of a task alone, without version and checksum: for memory, where nobody else writes.
+pub fn append_task(bytes: &mut Vec<u8>, task: &NewTask) {
+    let mut out = Out(std::mem::take(bytes));
+    put_task(&mut out, task);
+    *bytes = out.0;
+}
+
+/// The task that [`append_task`] made bytes of.
+///
+/// # Errors
+/// [`RecordError`] says what is wrong with the bytes.
+pub fn read_task(bytes: &[u8]) -> Result<NewTask, RecordError> {
+    take_task(each_field(bytes))
+}
+
+/// Appends the fields of a settlement alone, as [`append_task`] does.
+pub fn append_settlement(bytes: &mut Vec<u8>, settlement: &Settlement) {
+    let mut out = Out(std::mem::take(bytes));
+    put_settlement(&mut out, settlement);
+    *bytes = out.0;
+}
+
+/// The settlement that [`append_settlement`] made bytes of.
+///
+/// # Errors
+/// [`RecordError`] says what is wrong with the bytes.
+pub fn read_settlement(bytes: &[u8]) -> Result<Settlement, RecordError> {
+    take_settlement(each_field(bytes))
+}
+
+fn put_settlement(out: &mut Out, settlement: &Settlement) {
+    let Settlement { lease: Lease { id, token, until }, outcome } = settlement;
     out.text(1, id.as_str());
     out.number(2, i64::from(token.get()));
     out.number(3, until.as_millis());
@@ -113,16 +156,13 @@ pub fn encode_settlement(settlement: &Settlement) -> Vec<u8> {
             out.field(15, &encode_task(into));
         }
     }
-    out.end()
 }
 
-/// The settlement that [`encode_settlement`] made bytes of.
-///
-/// # Errors
-/// [`RecordError`] says what is wrong with the bytes.
-pub fn decode_settlement(bytes: &[u8]) -> Result<Settlement, RecordError> {
+fn take_settlement<'a>(
+    fields: impl Iterator<Item = Result<(u8, &'a [u8]), RecordError>>,
+) -> Result<Settlement, RecordError> {
     let mut parts = Parts::default();
-    for field in fields(bytes, SETTLEMENT)? {
+    for field in fields {
         let (tag, value) = field?;
         match tag {
             1 => parts.id = Some(TaskId::stored(text(value, "id")?)),
@@ -334,17 +374,21 @@ fn fields(
     if body[..2] != [VERSION, kind] {
         return Err(RecordError::Unknown { version: body[0], kind: body[1] });
     }
-    let (size, mut rest) = (bytes.len(), &body[2..]);
-    Ok(std::iter::from_fn(move || {
+    Ok(each_field(&body[2..]))
+}
+
+fn each_field(bytes: &[u8]) -> impl Iterator<Item = Result<(u8, &[u8]), RecordError>> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        let field = next_field(&mut rest).ok_or(RecordError::CutOff(size));
+        let field = next_field(&mut rest).ok_or(RecordError::CutOff(bytes.len()));
         if field.is_err() {
             rest = &[];
         }
         Some(field)
-    }))
+    })
 }
 
 fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
@@ -356,14 +400,22 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     Some((tag, value))
 }
 
-/// CRC-32C (Castagnoli), a table for each byte: fast enough beside an fsync.
+/// CRC-32C (Castagnoli), eight bytes at a time: a stored task is summed up once when it is written and twice when it is
+/// delivered.
 fn crc32c(bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = table();
-    !bytes.iter().fold(!0, |sum: u32, byte| (sum >> 8) ^ TABLE[usize::from(sum as u8 ^ byte)])
+    static TABLES: [[u32; 256]; 8] = tables();
+    let (words, rest) = bytes.as_chunks::<8>();
+    let sum = words.iter().fold(!0, |sum: u32, word| {
+        let word = (u64::from_le_bytes(*word) ^ u64::from(sum)).to_le_bytes();
+        let each = word.iter().zip(TABLES.iter().rev());
+        each.fold(0, |sum, (byte, table)| sum ^ table[usize::from(*byte)])
+    });
+    !rest.iter().fold(sum, |sum, byte| (sum >> 8) ^ TABLES[0][usize::from(sum as u8 ^ byte)])
 }
 
-const fn table() -> [u32; 256] {
-    let mut table = [0; 256];
+/// What each byte adds to the sum, and what it adds when one to seven others follow it.
+const fn tables() -> [[u32; 256]; 8] {
+    let mut tables = [[0; 256]; 8];
     let mut byte = 0;
     while byte < 256 {
         let mut sum = byte as u32;
@@ -372,10 +424,20 @@ const fn table() -> [u32; 256] {
             sum = (sum >> 1) ^ (0x82f6_3b78 * (sum & 1));
             bit += 1;
         }
-        table[byte] = sum;
+        tables[0][byte] = sum;
         byte += 1;
     }
-    table
+    let mut behind = 1;
+    while behind < 8 {
+        let mut byte = 0;
+        while byte < 256 {
+            let sum = tables[behind - 1][byte];
+            tables[behind][byte] = (sum >> 8) ^ tables[0][(sum & 0xff) as usize];
+            byte += 1;
+        }
+        behind += 1;
+    }
+    tables
 }
 
 #[cfg(test)]
@@ -430,6 +492,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_appended_to_other_bytes_is_read_back_from_behind_them() {
+        let before = b"before".to_vec();
+        let mut bytes = before.clone();
+        append_task(&mut bytes, &full_task());
+        assert!(bytes.starts_with(&before));
+        assert_eq!(read_task(&bytes[before.len()..]), Ok(full_task()));
+        for settlement in settlements() {
+            let mut bytes = before.clone();
+            append_settlement(&mut bytes, &settlement);
+            assert_eq!(read_settlement(&bytes[before.len()..]), Ok(settlement));
+        }
+    }
+
     /// What the first release has written lies on disks. These bytes change only if every one of them can
     /// still be read: add records, change none.
     #[test]
@@ -472,5 +548,7 @@ mod tests {
         // RFC 3720, B.4.
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
+        let counted: Vec<u8> = (0..32).collect();
+        assert_eq!(crc32c(&counted), 0x46dd_794e);
     }
 }

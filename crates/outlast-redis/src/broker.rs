@@ -62,6 +62,8 @@ pub struct RedisBroker {
 
 /// What all handles of a broker share.
 pub(crate) struct Inner {
+    /// Asked for several times a call: made once.
+    home: Home,
     pub(crate) root: Root,
     pub(crate) options: Options,
     pub(crate) server: Arc<Server>,
@@ -93,6 +95,7 @@ impl RedisBroker {
         let server = Arc::new(Server::new(address)?);
         let link = |class| Link::new(server.clone(), class);
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+            home: Home(server.shown().into()),
             produce: link(Class::Produce),
             consume: link(Class::Consume),
             admin: link(Class::Admin),
@@ -259,7 +262,7 @@ impl Broker for RedisBroker {
     }
 
     fn home(&self, _queue: &QueueName) -> Home {
-        Home(self.inner.server.shown().into())
+        self.inner.home.clone()
     }
 
     async fn health(&self, _home: &Home, now: Timestamp) -> Result<Health, BrokerError> {

@@ -9,6 +9,7 @@
 //! applies it and tells what else the lane has lost. What is known to be finished is not offered again.
 
 mod pages;
+mod ring;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,7 +30,7 @@ use crate::verb::{Enqueues, Settlements, Verb};
 
 pub use pages::LedgerLimits;
 
-use pages::{Entry, Pages, What};
+use pages::{About, Entry, Pages, What};
 
 /// Between two rounds of questions: a home that fails every now and then is not asked all the time.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -57,7 +58,7 @@ layer! { Ledger, hands through [rest],
         let answer = result?;
         let is_in = |verdict: &EnqueueVerdict| matches!(verdict, EnqueueVerdict::Accepted { .. });
         if answer.verdicts.iter().any(is_in) {
-            self.keep(queue, stamp, now, What::Tasks(tasks));
+            self.keep(queue, stamp, now, &What::Tasks(tasks));
         }
         self.told(queue, &stamp, answer.lost, now).await;
         Ok(answer)
@@ -91,7 +92,7 @@ layer! { Ledger, hands through [rest],
             matches!(verdict, SettleVerdict::Applied | SettleVerdict::Adopted)
         };
         if answer.verdicts.iter().any(is_in) {
-            self.keep(queue, stamp, now, What::Settlements(settlements));
+            self.keep(queue, stamp, now, &What::Settlements(settlements));
         }
         self.told(queue, &stamp, answer.lost, now).await;
         Ok(answer)
@@ -147,9 +148,10 @@ impl Ledger {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, queue: &QueueName, stamp: Stamp, now: Timestamp, what: What) {
+    fn keep(&self, queue: &QueueName, stamp: Stamp, now: Timestamp, what: &What) {
         let (at, home, queue) = (Instant::now(), self.below.home(queue), queue.clone());
-        self.pages().add(Entry { at, home, queue, stamp, now, what, is_told: false });
+        let about = About { at, home, queue, stamp, now, is_told: false };
+        self.pages().add(about, what);
     }
 
     /// Notes whether the home of a queue answers.
@@ -226,10 +228,10 @@ impl Ledger {
     async fn ask(&self, home: &Home) {
         let newest = self.pages().newest(home);
         let mut offered = BTreeMap::<QueueName, u64>::new();
-        for entry in newest {
-            let now = entry.now.plus(entry.at.elapsed());
-            let lost = match self.send(&entry, now).await {
-                Ok(lost) => lost.filter(|_| !entry.is_told),
+        for Entry { about, what } in newest {
+            let now = about.now.plus(about.at.elapsed());
+            let lost = match self.send(&about, &what, now).await {
+                Ok(lost) => lost.filter(|_| !about.is_told),
                 Err(error) if is_open(error.kind()) => {
                     // Its own calls will find out when it answers.
                     self.pages().doubt(home, Instant::now());
@@ -238,14 +240,14 @@ impl Ledger {
                 // The lane has moved on, and tells by itself.
                 Err(error) if error.kind() == Kind::Superseded => None,
                 Err(error) => {
-                    tracing::error!(%error, queue = %entry.queue, "could not ask what is remembered");
+                    tracing::error!(%error, queue = %about.queue, "could not ask what is remembered");
                     None
                 }
             };
             let Some(lost) = lost else { continue };
-            let again = self.offer_again((&entry.queue, &entry.stamp), lost, now).await;
+            let again = self.offer_again((&about.queue, &about.stamp), lost, now).await;
             if let Some(again) = again {
-                *offered.entry(entry.queue).or_default() += again + entry.what.len() as u64;
+                *offered.entry(about.queue).or_default() += again + what.len() as u64;
             }
         }
         for (queue, offered_again) in offered {
@@ -253,8 +255,12 @@ impl Ledger {
         }
     }
 
-    async fn send(&self, entry: &Entry, now: Timestamp) -> Result<Option<Lost>, BrokerError> {
-        let Entry { queue, stamp, what, .. } = entry;
+    async fn send(
+        &self,
+        About { queue, stamp, .. }: &About,
+        what: &What,
+        now: Timestamp,
+    ) -> Result<Option<Lost>, BrokerError> {
         match what {
             What::Tasks(tasks) => {
                 Ok(self.below.enqueue(queue, *stamp, now, tasks.clone()).await?.lost)
@@ -281,8 +287,8 @@ impl Ledger {
                 (Settlements::STORE, settlements.iter().map(Settlements::item).collect())
             }
         };
-        let (queue, durability) = (entry.queue.clone(), entry.stamp.durability);
-        let (now, count) = (entry.now, items.len() as u64);
+        let (queue, durability) = (entry.about.queue.clone(), entry.about.stamp.durability);
+        let (now, count) = (entry.about.now, items.len() as u64);
         let parcel = Parcel { store, queue, now, durability, stamp: None, items };
         self.spool.store(parcel).await.map(|_| count)
     }

@@ -5,10 +5,15 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use outlast_core::record::{
+    RecordError, append_settlement, append_task, read_settlement, read_task,
+};
 use outlast_core::{
     Home, NewTask, Outcome, QueueName, Settlement, Stamp, TaskId, Timestamp, limits,
 };
 use tokio::time::Instant;
+
+use super::ring::{Place, Ring};
 
 /// How much of what was acknowledged is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,15 +34,18 @@ impl Default for LedgerLimits {
 /// After so long in doubt the broker may have forgotten a stamp by itself: its batch is not asked about.
 const ASK_WITHIN: Duration = limits::SESSION_TTL.checked_div(2).expect("two is not zero");
 
-/// What a task or a settlement takes beside its payload, about.
-const ITEM_BYTES: usize = 300;
+/// What a batch takes beside its items, about.
+const ENTRY_BYTES: usize = 200;
 
 #[derive(Default)]
 pub(super) struct Pages {
     limits: LedgerLimits,
-    entries: VecDeque<Entry>,
-    bytes: usize,
-    /// When the last entry went because of its size.
+    notes: VecDeque<Note>,
+    /// The items of the notes, in their order.
+    ring: Ring,
+    /// Where a batch becomes bytes.
+    draft: Vec<u8>,
+    /// When the last batch went because of its size.
     cut_at: Option<Instant>,
     /// Homes that failed since they were last asked, and whether they answer again. As many as there are
     /// homes.
@@ -52,38 +60,60 @@ enum Answers {
 }
 
 /// An acknowledged batch.
-#[derive(Clone)]
 pub(super) struct Entry {
+    pub(super) about: About,
+    pub(super) what: What,
+}
+
+/// Whose batch it is, and when it was acknowledged.
+#[derive(Clone)]
+pub(super) struct About {
     pub(super) at: Instant,
     pub(super) home: Home,
     pub(super) queue: QueueName,
     pub(super) stamp: Stamp,
     pub(super) now: Timestamp,
-    pub(super) what: What,
     /// The loss that its answer told of is made good.
     pub(super) is_told: bool,
 }
 
-#[derive(Clone)]
 pub(super) enum What {
     Tasks(Arc<[NewTask]>),
     Settlements(Arc<[Settlement]>),
 }
 
+/// A batch as it is kept.
+struct Note {
+    about: About,
+    kind: Kind,
+    items: Place,
+    /// It was offered again and is no longer kept; its place becomes free with those before it.
+    is_taken: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Tasks,
+    Settlements,
+}
+
 /// Tasks that are known to be over.
 pub(super) type Finished = HashSet<(QueueName, TaskId)>;
 
-impl Entry {
+impl About {
     fn is_of_lane(&self, queue: &QueueName, stamp: &Stamp) -> bool {
         self.queue == *queue && (self.stamp.session, self.stamp.lane) == (stamp.session, stamp.lane)
     }
+}
 
+impl Entry {
     /// The entry without what is known to be over; `None` if nothing is left of it.
-    fn open(&self, finished: &Finished) -> Option<Entry> {
-        let What::Tasks(tasks) = &self.what else { return Some(self.clone()) };
-        let is_open = |task: &&NewTask| !finished.contains(&(self.queue.clone(), task.id.clone()));
+    fn open(self, finished: &Finished) -> Option<Entry> {
+        let What::Tasks(tasks) = &self.what else { return Some(self) };
+        let queue = &self.about.queue;
+        let is_open = |task: &&NewTask| !finished.contains(&(queue.clone(), task.id.clone()));
         let open: Arc<[NewTask]> = tasks.iter().filter(is_open).cloned().collect();
-        (!open.is_empty()).then(|| Entry { what: What::Tasks(open), ..self.clone() })
+        (!open.is_empty()).then_some(Entry { what: What::Tasks(open), ..self })
     }
 }
 
@@ -95,22 +125,48 @@ impl What {
         }
     }
 
-    fn bytes(&self) -> usize {
+    fn write(&self, out: &mut Vec<u8>) -> Kind {
         match self {
-            What::Tasks(tasks) => tasks.iter().map(|task| task.payload.len() + ITEM_BYTES).sum(),
-            What::Settlements(settlements) => settlements.iter().map(size).sum(),
+            What::Tasks(tasks) => {
+                tasks.iter().for_each(|task| frame(out, |out| append_task(out, task)));
+                Kind::Tasks
+            }
+            What::Settlements(settlements) => {
+                let mut write = |settlement| frame(out, |out| append_settlement(out, settlement));
+                settlements.iter().for_each(&mut write);
+                Kind::Settlements
+            }
         }
+    }
+
+    fn read(kind: Kind, bytes: &[u8]) -> Result<Self, RecordError> {
+        Ok(match kind {
+            Kind::Tasks => What::Tasks(frames(bytes).map(read_task).collect::<Result<_, _>>()?),
+            Kind::Settlements => {
+                What::Settlements(frames(bytes).map(read_settlement).collect::<Result<_, _>>()?)
+            }
+        })
     }
 }
 
-fn size(settlement: &Settlement) -> usize {
-    let carried = match &settlement.outcome {
-        Outcome::Done { result } => result.as_ref().map_or(0, |result| result.len()),
-        Outcome::Retry { error, .. } | Outcome::Archive { error } => error.len(),
-        Outcome::Aggregated { into } => into.payload.len(),
-        _ => 0,
-    };
-    carried + ITEM_BYTES
+/// Writes an item behind its length (4, little endian).
+fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let begin = out.len() + 4;
+    out.extend([0; 4]);
+    write(out);
+    // What the broker has taken is far below this.
+    let length = u32::try_from(out.len() - begin).unwrap_or(u32::MAX);
+    out[begin - 4..begin].copy_from_slice(&length.to_le_bytes());
+}
+
+fn frames(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (length, after) = rest.split_first_chunk::<4>()?;
+        let (item, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        rest = after;
+        Some(item)
+    })
 }
 
 impl Pages {
@@ -122,26 +178,47 @@ impl Pages {
         self.limits
     }
 
-    pub(super) fn add(&mut self, entry: Entry) {
-        let now = entry.at;
-        self.bytes += entry.what.bytes();
-        self.entries.push_back(entry);
-        self.prune(now);
+    pub(super) fn add(&mut self, about: About, what: &What) {
+        let now = about.at;
+        self.draft.clear();
+        let kind = what.write(&mut self.draft);
+        // First, so that the ring never grows beyond its limit.
+        self.prune(now, self.draft.len() + ENTRY_BYTES);
+        let items = self.ring.push(&self.draft);
+        self.notes.push_back(Note { about, kind, items, is_taken: false });
     }
 
-    fn prune(&mut self, now: Instant) {
-        while let Some(first) = self.entries.front() {
-            let age = now.duration_since(first.at);
-            let is_old = self.doubts.is_empty() && age > self.limits.keep_for;
-            if !is_old && self.bytes <= self.limits.bytes_max {
+    /// Lets go of what is old, of what was taken, and of the oldest until there is room for so many bytes.
+    fn prune(&mut self, now: Instant, room: usize) {
+        while let Some(first) = self.notes.front() {
+            let is_old =
+                self.doubts.is_empty() && now.duration_since(first.about.at) > self.limits.keep_for;
+            let is_over = is_old || first.is_taken;
+            if !is_over && self.bytes() + room <= self.limits.bytes_max {
                 break;
             }
-            if !is_old {
+            if !is_over {
                 self.cut_at = Some(now);
             }
-            self.bytes -= first.what.bytes();
-            self.entries.pop_front();
+            self.ring.drop_to(&first.items);
+            self.notes.pop_front();
         }
+    }
+
+    fn bytes(&self) -> usize {
+        self.ring.len() + self.notes.len() * ENTRY_BYTES
+    }
+
+    /// The batches that are kept, oldest first.
+    fn kept(&self) -> impl DoubleEndedIterator<Item = &Note> {
+        self.notes.iter().filter(|note| !note.is_taken)
+    }
+
+    fn read(&self, note: &Note) -> Option<Entry> {
+        let what = What::read(note.kind, &self.ring.read(&note.items));
+        // Nobody else writes this memory: it would be an error of ours.
+        let what = what.inspect_err(|error| tracing::error!(%error, "could not read the ledger"));
+        Some(Entry { about: note.about.clone(), what: what.ok()? })
     }
 
     /// Whether some of what was acknowledged in the time that is kept is not here.
@@ -151,8 +228,8 @@ impl Pages {
 
     /// A call to the home failed: it may have forgotten when it answers again.
     pub(super) fn doubt(&mut self, home: &Home, now: Instant) {
-        self.prune(now);
-        if self.entries.iter().any(|entry| entry.home == *home) {
+        self.prune(now, 0);
+        if self.kept().any(|note| note.about.home == *home) {
             self.doubts.insert(home.clone(), Answers::NotYet);
         }
     }
@@ -176,13 +253,14 @@ impl Pages {
     pub(super) fn newest(&self, home: &Home) -> Vec<Entry> {
         let finished = self.finished();
         let (mut seen, mut newest) = (HashSet::new(), Vec::new());
-        let of_home = self.entries.iter().rev().filter(|entry| entry.home == *home);
-        for entry in of_home.filter(|entry| entry.at.elapsed() < ASK_WITHIN) {
-            let lane = (entry.queue.clone(), entry.stamp.session, entry.stamp.lane);
+        let of_home = self.kept().rev().filter(|note| note.about.home == *home);
+        for note in of_home.filter(|note| note.about.at.elapsed() < ASK_WITHIN) {
+            let About { queue, stamp, .. } = &note.about;
+            let lane = (queue.clone(), stamp.session, stamp.lane);
             if seen.contains(&lane) {
                 continue;
             }
-            if let Some(open) = entry.open(&finished) {
+            if let Some(open) = self.read(note).and_then(|entry| entry.open(&finished)) {
                 seen.insert(lane);
                 newest.push(open);
             }
@@ -198,34 +276,40 @@ impl Pages {
         after_seq: u64,
     ) -> Vec<Entry> {
         let finished = self.finished();
-        let is_lost = |entry: &Entry| {
-            entry.is_of_lane(queue, told_by)
-                && (after_seq + 1..told_by.seq).contains(&entry.stamp.seq)
+        let is_lost = |note: &&Note| {
+            note.about.is_of_lane(queue, told_by)
+                && (after_seq + 1..told_by.seq).contains(&note.about.stamp.seq)
         };
-        let (lost, others): (Vec<_>, Vec<_>) = self.entries.drain(..).partition(is_lost);
-        self.entries = others.into();
-        self.bytes = self.entries.iter().map(|entry| entry.what.bytes()).sum();
         // One that was sent twice was acknowledged twice.
         let mut numbers = HashSet::new();
-        let once = lost.iter().filter(|entry| numbers.insert(entry.stamp.seq));
-        once.filter_map(|entry| entry.open(&finished)).collect()
+        let lost = self.kept().filter(is_lost);
+        let once = lost.filter(|note| numbers.insert(note.about.stamp.seq));
+        let open = once.filter_map(|note| self.read(note)?.open(&finished)).collect();
+        for note in self.notes.iter_mut().filter(|note| is_lost(&&**note)) {
+            note.is_taken = true;
+        }
+        open
     }
 
     pub(super) fn told(&mut self, queue: &QueueName, stamp: &Stamp) {
-        let is_it =
-            |entry: &&mut Entry| entry.is_of_lane(queue, stamp) && entry.stamp.seq == stamp.seq;
-        self.entries.iter_mut().filter(is_it).for_each(|entry| entry.is_told = true);
+        let is_it = |note: &&mut Note| {
+            note.about.is_of_lane(queue, stamp) && note.about.stamp.seq == stamp.seq
+        };
+        self.notes.iter_mut().filter(is_it).for_each(|note| note.about.is_told = true);
     }
 
     fn finished(&self) -> Finished {
         let mut over = HashSet::new();
-        for entry in &self.entries {
-            let What::Settlements(settlements) = &entry.what else { continue };
+        for note in self.kept().filter(|note| note.kind == Kind::Settlements) {
+            let Some(Entry { about, what: What::Settlements(settlements) }) = self.read(note)
+            else {
+                continue;
+            };
             let ends = |settlement: &&Settlement| {
                 matches!(settlement.outcome, Outcome::Done { .. } | Outcome::Revoke)
             };
             let ids = settlements.iter().filter(ends).map(|settlement| settlement.lease.id.clone());
-            over.extend(ids.map(|id| (entry.queue.clone(), id)));
+            over.extend(ids.map(|id| (about.queue.clone(), id)));
         }
         over
     }
@@ -237,13 +321,17 @@ mod tests {
     use bytes::Bytes;
     use outlast_core::{Durability, SessionId, TaskType};
 
-    fn entry(seq: u64, bytes: usize) -> Entry {
-        let stamp = Stamp { session: SessionId(1), lane: 0, seq, durability: Durability::Accepted };
+    fn add(pages: &mut Pages, seq: u64, bytes: usize) {
+        let stamp = stamp(seq);
         let id = TaskId::stored(&seq.to_string());
         let task = NewTask::new(id, TaskType::stored("t"), Bytes::from(vec![0; bytes]));
         let (queue, what) = (QueueName::stored("q"), What::Tasks([task].into()));
-        let now = Timestamp::from_seconds(0);
-        Entry { at: Instant::now(), home: home(), queue, stamp, now, what, is_told: false }
+        let (at, now) = (Instant::now(), Timestamp::from_seconds(0));
+        pages.add(About { at, home: home(), queue, stamp, now, is_told: false }, &what);
+    }
+
+    fn stamp(seq: u64) -> Stamp {
+        Stamp { session: SessionId(1), lane: 0, seq, durability: Durability::Accepted }
     }
 
     fn home() -> Home {
@@ -253,30 +341,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn entries_go_when_they_are_old_or_when_they_are_too_many_and_the_latter_is_told() {
         let mut pages = Pages::default();
-        pages.add(entry(1, 10));
+        add(&mut pages, 1, 10);
+        let bytes = pages.bytes();
         tokio::time::advance(pages.limits.keep_for + Duration::from_secs(1)).await;
-        pages.add(entry(2, 10));
-        assert_eq!((pages.entries.len(), pages.bytes, pages.is_cut()), (1, 10 + ITEM_BYTES, false));
+        add(&mut pages, 2, 10);
+        assert_eq!((pages.notes.len(), pages.bytes(), pages.is_cut()), (1, bytes, false));
+        let half = pages.limits.bytes_max / 2;
         for seq in 3..6 {
-            pages.add(entry(seq, pages.limits.bytes_max / 2 - ITEM_BYTES));
+            add(&mut pages, seq, half - bytes);
         }
-        assert_eq!((pages.entries.len(), pages.is_cut()), (2, true));
+        assert_eq!((pages.notes.len(), pages.is_cut()), (2, true));
+        assert!(pages.bytes() <= pages.limits.bytes_max, "{}", pages.bytes());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_acknowledged_before_an_outage_is_kept_until_the_home_was_asked() {
         let mut pages = Pages::default();
-        pages.add(entry(1, 10));
+        add(&mut pages, 1, 10);
         pages.doubt(&home(), Instant::now());
         tokio::time::advance(10 * pages.limits.keep_for).await;
-        pages.add(entry(2, 10));
+        add(&mut pages, 2, 10);
         assert!(pages.take_doubts().is_empty(), "it does not answer yet");
         assert!(pages.answers(&home()) && !pages.answers(&home()));
         assert_eq!(pages.take_doubts(), [home()]);
-        assert_eq!(pages.newest(&home())[0].stamp.seq, 2);
-        let told_by = Stamp { seq: 3, ..entry(3, 0).stamp };
-        let lost = pages.take_lane((&QueueName::stored("q"), &told_by), 0);
-        assert_eq!(lost.iter().map(|entry| entry.stamp.seq).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(pages.bytes, 0);
+        assert_eq!(pages.newest(&home())[0].about.stamp.seq, 2);
+        let queue = QueueName::stored("q");
+        let lost = pages.take_lane((&queue, &stamp(3)), 0);
+        assert_eq!(lost.iter().map(|entry| entry.about.stamp.seq).collect::<Vec<_>>(), [1, 2]);
+        assert!(
+            pages.take_lane((&queue, &stamp(3)), 0).is_empty() && pages.newest(&home()).is_empty()
+        );
+        add(&mut pages, 3, 10);
+        assert_eq!(pages.notes.len(), 1, "their place is free again");
     }
 }
