@@ -6,10 +6,12 @@
 
 mod error;
 mod line;
+mod mark;
 mod notices;
 mod open;
 mod owner;
 mod people;
+mod reader;
 mod right;
 mod tasks;
 mod writer;
@@ -29,6 +31,8 @@ pub use notices::Notice;
 pub use people::{Quarantined, Stored, Waiting};
 pub use tasks::{Shelf, StoredTask};
 
+use mark::Mark;
+use reader::Reader;
 pub(crate) use right::Deliverer;
 use writer::Writer;
 
@@ -170,12 +174,6 @@ struct Shared {
     room: Notify,
 }
 
-struct Reader {
-    conn: Connection,
-    /// The file's version at the last look, and whether both stores were empty then.
-    seen: Option<(i64, bool)>,
-}
-
 impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spool").field("path", &self.shared.path).finish_non_exhaustive()
@@ -210,8 +208,12 @@ impl Spool {
         if let Some(broker) = &broker {
             owner::open(&mut conn, &path, broker)?;
         }
-        let writer = Writer::start(path.clone(), conn)?;
-        let reader = Mutex::new(Reader { conn: open::reader(&path)?, seen: None });
+        let mark = Mark::open(&path).map(Arc::new);
+        let mark = mark
+            .inspect_err(|error| tracing::warn!(%error, "could not open the mark of the spool"))
+            .ok();
+        let writer = Writer::start(path.clone(), conn, mark.clone())?;
+        let reader = Mutex::new(Reader::new(open::reader(&path)?, mark));
         let (stored, room) = (Notify::new(), Notify::new());
         let (own, seen) = (Mutex::default(), Mutex::default());
         let shared = Shared { path, broker, limits, reader, own, seen, stored, room };
@@ -296,8 +298,8 @@ impl Spool {
         self.writer.call(move |conn| line::dissolve(conn, batch)).await
     }
 
-    /// True if items of this queue wait. Two reads of shared memory while the spool is empty: cheap enough
-    /// to ask before every enqueue, and true of what other processes have stored.
+    /// True if items of this queue wait. Reads some bytes while the spool is empty: cheap enough to ask before
+    /// every enqueue, and true of what other processes have stored.
     pub(crate) fn has_backlog(&self, store: Store, queue: &QueueName) -> Result<bool, SpoolError> {
         let mut reader = self.reader();
         let failed = |error| SpoolError::sqlite("could not look into the spool", error);
@@ -382,25 +384,6 @@ impl Shared {
     /// Makes sure that the spool is this broker's, inside a transaction.
     fn take(&self, conn: &Connection) -> rusqlite::Result<Result<(), SpoolError>> {
         self.broker.as_ref().map_or(Ok(Ok(())), |broker| owner::take(conn, &self.path, broker))
-    }
-}
-
-impl Reader {
-    /// Whether both stores are empty, asked again only when the file has changed.
-    fn is_empty(&mut self) -> rusqlite::Result<bool> {
-        let version: i64 =
-            self.conn.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))?;
-        if let Some((seen, is_empty)) = self.seen
-            && seen == version
-        {
-            return Ok(is_empty);
-        }
-        let is_empty = self
-            .conn
-            .prepare_cached("SELECT sum(items) = 0 FROM meter WHERE queue = ''")?
-            .query_row([], |row| row.get(0))?;
-        self.seen = Some((version, is_empty));
-        Ok(is_empty)
     }
 }
 

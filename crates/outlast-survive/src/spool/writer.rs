@@ -6,11 +6,13 @@
 //! that failed on the device the connection is replaced: what it has in memory is not to be trusted.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::{SpoolError, SpoolErrorKind};
+use super::mark::Mark;
 use super::open;
 
 /// Calls that wait for the writer before callers are made to wait: more would only be memory.
@@ -66,9 +68,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(path: PathBuf, conn: Connection) -> Result<Self, SpoolError> {
+    pub(super) fn start(
+        path: PathBuf,
+        conn: Connection,
+        mark: Option<Arc<Mark>>,
+    ) -> Result<Self, SpoolError> {
         let (calls, inbox) = mpsc::channel(WAITING_MAX);
-        let thread = Thread { conn, path, inbox, gathered: 0 };
+        let thread = Thread { conn, path, mark, commits: 0, inbox, gathered: 0 };
         std::thread::Builder::new()
             .name("outlast-spool".into())
             .spawn(move || thread.run())
@@ -95,6 +101,8 @@ impl Writer {
 struct Thread {
     conn: Connection,
     path: PathBuf,
+    mark: Option<Arc<Mark>>,
+    commits: u64,
     inbox: mpsc::Receiver<Box<dyn Work>>,
     /// How many calls were in the last group.
     gathered: usize,
@@ -131,7 +139,10 @@ impl Thread {
     /// Runs calls in one transaction, or each in its own if that fails, and answers them.
     fn apply(&mut self, mut group: Vec<Box<dyn Work>>) {
         match self.transact(&mut group) {
-            Ok(()) => group.into_iter().for_each(|call| call.answer(Ok(()))),
+            Ok(()) => {
+                self.marks();
+                group.into_iter().for_each(|call| call.answer(Ok(())));
+            }
             Err(error) if group.len() == 1 => {
                 self.recover(&error);
                 let error = SpoolError::sqlite(
@@ -144,6 +155,16 @@ impl Thread {
                 self.recover(&error);
                 group.into_iter().for_each(|call| self.apply(vec![call]));
             }
+        }
+    }
+
+    /// Lets all processes see that there was a commit, before it is answered.
+    fn marks(&mut self) {
+        self.commits += 1;
+        if let Some(mark) = &self.mark
+            && let Err(error) = mark.change(self.commits)
+        {
+            tracing::warn!(%error, "could not mark the spool: others see its change a moment later");
         }
     }
 
