@@ -87,7 +87,8 @@ struct Note {
     about: About,
     kind: Kind,
     items: Place,
-    /// It was offered again and is no longer kept; its place becomes free with those before it.
+    /// It was lost and waits in the spool: only what it has ended is still of interest here. The place of tasks becomes free
+    /// with those before it.
     is_taken: bool,
 }
 
@@ -193,7 +194,7 @@ impl Pages {
         while let Some(first) = self.notes.front() {
             let is_old =
                 self.doubts.is_empty() && now.duration_since(first.about.at) > self.limits.keep_for;
-            let is_over = is_old || first.is_taken;
+            let is_over = is_old || (first.is_taken && first.kind == Kind::Tasks);
             if !is_over && self.bytes() + room <= self.limits.bytes_max {
                 break;
             }
@@ -269,7 +270,8 @@ impl Pages {
         newest
     }
 
-    /// Takes the batches of a lane between these two numbers, oldest first, without what is over.
+    /// Takes the batches of a lane between these two numbers, oldest first, without what is over. Settlements stay as well: the
+    /// tasks' own lane may tell of its loss after theirs, and what they have ended is not to be offered again then.
     pub(super) fn take_lane(
         &mut self,
         (queue, told_by): (&QueueName, &Stamp),
@@ -300,7 +302,7 @@ impl Pages {
 
     fn finished(&self) -> Finished {
         let mut over = HashSet::new();
-        for note in self.kept().filter(|note| note.kind == Kind::Settlements) {
+        for note in self.notes.iter().filter(|note| note.kind == Kind::Settlements) {
             let Some(Entry { about, what: What::Settlements(settlements) }) = self.read(note)
             else {
                 continue;

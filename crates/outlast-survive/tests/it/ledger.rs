@@ -237,6 +237,29 @@ async fn what_is_known_to_be_finished_is_not_offered_again() {
     world.until_pending(&["next", "open"]).await;
 }
 
+/// A server without persistence was killed and came back empty: the worker's lane told of the loss first, and with its outcomes the
+/// ledger gave away what it knew of the tasks. A hundred tasks that were done ran again.
+#[tokio::test]
+async fn what_is_known_to_be_finished_is_not_offered_again_when_the_outcomes_are_missed_first() {
+    let world = World::new();
+    world.enqueue(0, 1, &["done", "open"]).await;
+    let broker = world.survivor.broker();
+    let claims = broker.claim(&queue("q"), stamp(), NOW, &want(1)).await.expect("claims");
+    let outlast_core::Claim::Task(claimed) = &claims.claims[0] else { panic!("a task") };
+    let outcome = outlast_core::Outcome::Done { result: None };
+    let settlement = outlast_core::Settlement { lease: claimed.lease.clone(), outcome };
+    let first = stamp_of(9);
+    broker.settle(&queue("q"), first, NOW, [settlement].into()).await.expect("settles");
+    world.forget_everything();
+    let second = Stamp { seq: 2, ..first };
+    let answer = broker.claim(&queue("q"), second, NOW, &want(1)).await.expect("claims");
+    assert!(answer.lost.is_some() && answer.claims.is_empty(), "{answer:?}");
+    world.enqueue(0, 2, &["next"]).await;
+    world.until_pending(&["next", "open"]).await;
+    until(&world.survivor, "all is delivered", |s| s.outbox.items + s.journal.items == 0).await;
+    world.until_pending(&["next", "open"]).await;
+}
+
 #[tokio::test]
 async fn a_broker_that_has_forgotten_a_session_and_no_data_is_offered_nothing_twice() {
     let world = World::new();
