@@ -83,12 +83,16 @@ pub struct TcpProxy {
 /// What the connections and the proxy's owner share.
 #[derive(Debug)]
 struct Shared {
-    upstream: SocketAddr,
+    upstream: Mutex<SocketAddr>,
     plan: Mutex<Plan>,
     changed: watch::Sender<()>,
 }
 
 impl Shared {
+    fn upstream(&self) -> SocketAddr {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn look<T>(&self, look: impl FnOnce(&Plan) -> T) -> T {
         look(&self.plan.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -111,7 +115,8 @@ impl TcpProxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let addr = listener.local_addr()?;
         let (changed, _) = watch::channel(());
-        let shared = Arc::new(Shared { upstream, plan: Mutex::default(), changed });
+        let shared =
+            Arc::new(Shared { upstream: Mutex::new(upstream), plan: Mutex::default(), changed });
         let (wanted, wants) = watch::channel(Door::Open);
         let (tells, actual) = watch::channel(Door::Open);
         let door = tokio::spawn(door::keep(shared.clone(), addr, listener, wants, tells));
@@ -157,6 +162,11 @@ impl TcpProxy {
     /// Accepts and reads, and forwards nothing in either direction: the connections are there, nobody answers.
     pub fn black_hole(&self) {
         self.shared.change(|plan| plan.is_black_hole = true);
+    }
+
+    /// Connections that are made from now on lead to another server, as after a change of a name. Those that are there stay.
+    pub fn lead_to(&self, upstream: SocketAddr) {
+        *self.shared.upstream.lock().unwrap_or_else(PoisonError::into_inner) = upstream;
     }
 
     /// Closes every connection (FIN). New ones are accepted.

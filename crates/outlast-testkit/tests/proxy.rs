@@ -287,3 +287,19 @@ async fn a_server_that_comes_back_is_reached_again() {
     ask(&mut client, &["PING"]).await;
     hears(&mut client, "+PONG\r\n").await;
 }
+
+#[tokio::test]
+async fn a_proxy_that_leads_elsewhere_keeps_the_connections_that_are_there() {
+    let proxy = before_echo().await;
+    let mut old = connected(&proxy).await;
+    say(&mut old, "PING\r\n").await;
+    hears(&mut old, "PING\r\n").await;
+    let other = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    proxy.lead_to(other.local_addr().expect("it is bound"));
+    let mut new = connected(&proxy).await;
+    let (mut server, _) = timeout(SOON, other.accept()).await.expect("in time").expect("it came");
+    server.write_all(b"+elsewhere\r\n").await.expect("the connection is open");
+    hears(&mut new, "+elsewhere\r\n").await;
+    say(&mut old, "PING\r\n").await;
+    hears(&mut old, "PING\r\n").await;
+}

@@ -47,7 +47,7 @@ async fn carry(shared: &Shared, id: u64, client: &mut TcpStream) {
         pump(shared, id, frames, from_client, tokio::io::sink()).await;
         return;
     }
-    let Ok(mut server) = TcpStream::connect(shared.upstream).await else {
+    let Ok(mut server) = TcpStream::connect(shared.upstream()).await else {
         shared.change(|plan| plan.counts.unreachable += 1);
         return;
     };
