@@ -4,7 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error should stop right there")]
 #![cfg(feature = "redis")]
 
+mod catalogue;
+mod connectivity;
+mod damage;
+mod history;
+mod namespace;
+mod network;
 mod pressure;
-mod standalone;
+mod refusals;
+mod story;
+mod table;
 mod workers;
 mod world;

@@ -10,6 +10,8 @@ use outlast_testkit::proxy::TcpProxy;
 use outlast_testkit::server::RedisServer;
 use tokio::time::Instant;
 
+use crate::story::Seen;
+use crate::table;
 use crate::world::World;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -48,6 +50,9 @@ async fn f54_an_outage_that_is_longer_than_the_lease_of_what_runs() {
         assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", world.status());
     }
     assert_eq!((runs.load(Ordering::SeqCst), cancelled.load(Ordering::SeqCst)), (1, 0));
+    table::tell(
+        "a run of 7 s with a lease of 2 s goes on through 4 s of outage: 1 run, not cancelled",
+    );
     for (control, task) in workers {
         control.stop();
         task.await.unwrap().unwrap();
@@ -80,12 +85,17 @@ async fn f77_a_worker_that_is_asked_to_end_while_the_network_swallows_everything
     let asked = Instant::now();
     control.stop();
     let summary = running.await.unwrap().unwrap();
-    assert!(asked.elapsed() < Duration::from_secs(8), "{:?}", asked.elapsed());
+    let ended = asked.elapsed();
+    assert!(ended < Duration::from_secs(8), "{ended:?}");
     assert_eq!((summary.succeeded, summary.unsettled), (1, 0), "{summary:?}");
     proxy.heal().await.unwrap();
     world.until("it is applied", |world| world.status().journal.items == 0).await;
     let size = world.server.command(&["LLEN", "asynq:{default}:active"]).unwrap();
     assert_eq!(size.int(), Some(0));
+    table::tell(&format!(
+        "ended after {:.1} s, its outcome journaled and applied later",
+        ended.as_secs_f64()
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,6 +112,7 @@ async fn f53_a_blip_between_the_end_of_a_run_and_its_report() {
     producer.stop().await;
     world.check().await;
     worker.stop().await;
+    table::write(&Seen::default(), &world.history.sum());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,4 +150,19 @@ async fn f72_ticks_of_schedules_while_the_server_is_away() {
         .collect();
     let gaps: Vec<_> = seconds.windows(2).filter(|pair| pair[1] - pair[0] != 1).collect();
     assert!(gaps.is_empty(), "{gaps:?} of {ticks:?}");
+    table::tell(&format!("{} ticks, one a second: none lost, none doubled", ticks.len()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f76_a_producer_and_a_worker_that_start_before_their_server() {
+    let Some(world) = World::new().await else { return };
+    world.server.kill9();
+    let (producer, worker) = (world.produce("t"), world.work());
+    world.until("tasks are stored", |world| world.accepted() > 100).await;
+    world.server.restart().unwrap();
+    let produced = producer.stop().await;
+    world.check().await;
+    assert_eq!(produced.refused, 0);
+    worker.stop().await;
+    table::write(&Seen::default(), &world.history.sum());
 }
