@@ -4,9 +4,13 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets an error should stop right there")]
 #![cfg(feature = "redis")]
 
+mod asynq;
 mod catalogue;
 mod connectivity;
 mod damage;
+#[path = "../interop/go.rs"]
+#[expect(dead_code, reason = "shared with the tests of interoperation, which use all of it")]
+mod go;
 mod history;
 mod namespace;
 mod network;
