@@ -13,7 +13,7 @@ pub(crate) enum Status {
     Declined,
 }
 
-/// An answer `{status, lost, verb, …}`.
+/// An answer `{status, lost, verb, …}`, or the status alone where nothing was lost and nothing is to be told.
 pub(crate) struct Stamped {
     pub(crate) status: Status,
     pub(crate) lost: Option<Lost>,
@@ -22,7 +22,11 @@ pub(crate) struct Stamped {
 
 /// Reads the head of a stamped answer, and refuses ghosts and repeats of another verb.
 pub(crate) fn stamped(value: Value, stamp: Stamp, verb: &str) -> Result<Stamped, BrokerError> {
-    let mut rest = list(value)?.into_iter();
+    let (words, is_bare) = match value {
+        Value::Int(status) => (vec![Value::Int(status)], true),
+        value => (list(value)?, false),
+    };
+    let mut rest = words.into_iter();
     let status = match int(rest.next().unwrap_or_default())? {
         0 => Status::Applied,
         1 => Status::Repeated,
@@ -34,7 +38,7 @@ pub(crate) fn stamped(value: Value, stamp: Stamp, verb: &str) -> Result<Stamped,
         let what = format!("batch {seq} of lane {lane} was answered long ago");
         return Err(BrokerError::new(Kind::Superseded, what));
     }
-    if status == Status::Declined {
+    if status == Status::Declined || is_bare {
         return Ok(Stamped { status, lost: None, rest });
     }
     let lost = u64::try_from(int(rest.next().unwrap_or_default())?).ok();
