@@ -42,6 +42,11 @@ impl Lanes {
         Self { sessions: HashMap::new(), per_queue, prune_at: SESSIONS_IDLE_MAX }
     }
 
+    /// True if no batch of this queue is under way.
+    pub(crate) fn is_idle(&self, queue: &QueueName) -> bool {
+        self.sessions.get(queue).is_none_or(|entry| entry.under_way == 0)
+    }
+
     /// A stamp for the next batch of this queue, or `None` while its lanes are taken.
     pub(crate) fn stamp(&mut self, queue: &QueueName) -> Option<Stamp> {
         let per_queue = self.per_queue;

@@ -1,8 +1,8 @@
 //! Concurrent enqueues become batches: one broker call carries what many callers handed over.
 //!
-//! Nothing is delayed to fill a batch. The first task leaves at once; what arrives while the lanes of
-//! its queue are under way leaves together when one comes back. So a lone caller gets the latency of one
-//! call, and sixty-four callers get the throughput of large batches.
+//! Nothing waits for a clock to fill a batch. A task that meets no other leaves at once, in its caller's own task
+//! (`alone.rs`); what arrives while the lanes of its queue are under way leaves together when one comes back. So a lone caller
+//! gets the latency of one call, and sixty-four callers get the throughput of large batches.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -14,9 +14,9 @@ use outlast_core::{BrokerError, NewTask, QueueName, Stamp, limits};
 use outlast_survive::OnOutage;
 use tokio::sync::{mpsc, oneshot};
 
+use super::alone::{Calls, landed};
 use crate::Connection;
 use crate::error::{Error, Result};
-use crate::lanes::Lanes;
 
 /// Jobs that may wait to be taken; further callers wait for a place.
 const JOBS_WAITING_MAX: usize = 1024;
@@ -30,12 +30,12 @@ const BYTES_WAITING_MAX: usize = 16 * limits::BATCH_BYTES_MAX;
 /// Batches under way per queue. One leaves the broker idle while an answer travels; beyond four nothing
 /// was gained (measured on SQLite with 64 callers: 36,000 tasks a second with one lane, 41,000 with four,
 /// 43,000 with eight).
-const LANES: u16 = 4;
+pub(super) const LANES: u16 = 4;
 
-type Answer = std::result::Result<Vec<EnqueueVerdict>, BrokerError>;
+pub(super) type Answer = std::result::Result<Vec<EnqueueVerdict>, BrokerError>;
 
 /// What travels together: tasks of one queue whose callers want the same in an outage.
-type Line = (QueueName, OnOutage);
+pub(super) type Line = (QueueName, OnOutage);
 
 /// Tasks of one queue that one caller handed over, and where to answer. At most one batch of them.
 #[derive(Debug)]
@@ -59,14 +59,29 @@ impl Job {
 #[derive(Debug)]
 pub(super) struct Batcher {
     jobs: mpsc::Sender<Job>,
+    calls: Calls,
 }
 
 impl Batcher {
     /// Starts the batching task; it ends when the last client is dropped and all is answered.
     pub(super) fn new(connection: Connection) -> Self {
         let (jobs, inbox) = mpsc::channel(JOBS_WAITING_MAX);
-        tokio::spawn(Loop::new(connection, inbox).run());
-        Self { jobs }
+        let calls = Calls::new(connection);
+        tokio::spawn(Loop::new(calls.clone(), inbox).run());
+        Self { jobs, calls }
+    }
+
+    /// Enqueues one task: at once if nothing of its queue is under way, else with others.
+    pub(super) async fn enqueue(&self, line: &Line, task: NewTask) -> Result<EnqueueVerdict> {
+        let verdicts = match self.calls.alone(line) {
+            Some(stamp) => self.calls.call(line, stamp, task).answer().await,
+            None => {
+                let (job, answer) = Job::new(line.clone(), vec![task]);
+                self.submit(job).await?;
+                answer.await.map_err(|_| gone())?
+            }
+        };
+        verdicts?.into_iter().next().ok_or_else(gone)
     }
 
     pub(super) async fn submit(&self, job: Job) -> Result<()> {
@@ -85,31 +100,29 @@ struct Back {
 }
 
 struct Loop {
-    connection: Connection,
+    calls: Calls,
     inbox: mpsc::Receiver<Job>,
     waiting: HashMap<Line, VecDeque<Job>>,
     tasks_waiting: usize,
     bytes_waiting: usize,
-    lanes: Lanes,
     under_way: FuturesUnordered<BoxFuture<'static, Back>>,
 }
 
 impl Loop {
-    fn new(connection: Connection, inbox: mpsc::Receiver<Job>) -> Self {
+    fn new(calls: Calls, inbox: mpsc::Receiver<Job>) -> Self {
         Self {
-            connection,
+            calls,
             inbox,
             waiting: HashMap::new(),
             tasks_waiting: 0,
             bytes_waiting: 0,
-            lanes: Lanes::new(LANES),
             under_way: FuturesUnordered::new(),
         }
     }
 
     async fn run(mut self) {
         let mut open = true;
-        while open || !self.under_way.is_empty() {
+        while open || !self.under_way.is_empty() || !self.waiting.is_empty() {
             let room = open && self.has_room();
             tokio::select! {
                 biased;
@@ -117,7 +130,12 @@ impl Loop {
                 job = self.inbox.recv(), if room => match job {
                     Some(job) => self.take(job),
                     None => open = false,
-                }
+                },
+                () = self.calls.landed(), if !self.waiting.is_empty() => {}
+            }
+            if self.calls.is_crowded() {
+                // Callers who were answered together are ready to run together: they hand over what they have first.
+                tokio::task::yield_now().await;
             }
             self.take_ready();
             self.send_ready();
@@ -147,7 +165,7 @@ impl Loop {
         let lines: Vec<Line> = self.waiting.keys().cloned().collect();
         for line in lines {
             while self.waiting.get(&line).is_some_and(|jobs| !jobs.is_empty()) {
-                let Some(stamp) = self.lanes.stamp(&line.0) else { break };
+                let Some(stamp) = self.calls.lanes().stamp(&line.0) else { break };
                 self.send(&line, stamp);
             }
         }
@@ -160,7 +178,7 @@ impl Loop {
         let Batch { tasks, bytes, callers } = fill(jobs);
         self.tasks_waiting -= tasks.len();
         self.bytes_waiting -= bytes;
-        let (connection, (queue, on_outage)) = (self.connection.clone(), line.clone());
+        let (connection, (queue, on_outage)) = (self.calls.connection().clone(), line.clone());
         self.under_way.push(Box::pin(async move {
             let result = connection.enqueue(on_outage, (&queue, stamp), tasks.into()).await;
             Back { queue, stamp, result, callers }
@@ -168,16 +186,11 @@ impl Loop {
     }
 
     fn answer(&mut self, back: Back) {
-        match &back.result {
-            Ok(enqueued) if enqueued.verdicts.contains(&EnqueueVerdict::Stored) => {
-                self.lanes.left_open(&back.queue);
-            }
-            result => self.lanes.back(&back.queue, &back.stamp, result.as_ref().err()),
-        }
+        landed(&mut self.calls.lanes(), &back.queue, &back.stamp, &back.result);
+        self.calls.set_crowded(back.callers.len() > 1);
         // A caller that has gone away does not want its answer.
         match back.result {
             Ok(enqueued) => {
-                report_loss(&back.queue, &enqueued);
                 let mut verdicts = enqueued.verdicts.into_iter();
                 for (count, answer) in back.callers {
                     let _ = answer.send(Ok(verdicts.by_ref().take(count).collect()));
@@ -218,17 +231,21 @@ fn fill(jobs: &mut VecDeque<Job>) -> Batch {
     batch
 }
 
-fn report_loss(queue: &QueueName, enqueued: &Enqueued) {
-    if let Some(lost) = enqueued.lost {
-        tracing::error!(%queue, after = lost.after_seq, "the broker has forgotten acknowledged batches");
-    }
+pub(super) fn gone() -> Error {
+    Error::stopped("the client has been stopped before the broker answered")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use futures_util::poll;
     use outlast_core::{TaskId, TaskType};
+    use outlast_testkit::fault::{Fault, FaultBroker, Verb};
     use outlast_testkit::model::ModelBroker;
+
+    use super::*;
 
     fn job(tasks: usize, bytes: usize) -> Job {
         let task = |n: usize| {
@@ -252,11 +269,11 @@ mod tests {
     fn flooded(tasks: usize, bytes: usize) -> Loop {
         let (sender, inbox) = mpsc::channel(JOBS_WAITING_MAX);
         while sender.try_send(job(tasks, bytes)).is_ok() {}
-        Loop::new(Connection::custom("model:", ModelBroker::new(1000)), inbox)
+        Loop::new(Calls::new(Connection::custom("model:", ModelBroker::new(1000))), inbox)
     }
 
-    #[test]
-    fn a_flood_stays_with_its_callers_once_the_waiting_limit_is_reached() {
+    #[tokio::test]
+    async fn a_flood_stays_with_its_callers_once_the_waiting_limit_is_reached() {
         // Every batch that came back took in another thousand jobs, of 256 tasks each, room or not: a
         // slow broker and a fast producer filled the memory.
         let mut flooded_by_tasks = flooded(limits::BATCH_TASKS_MAX, 1);
@@ -288,5 +305,56 @@ mod tests {
         let mut jobs: VecDeque<Job> = [job(1, limits::BATCH_BYTES_MAX + 1), job(1, 1)].into();
         assert_eq!(fill(&mut jobs).tasks.len(), 1);
         assert_eq!(fill(&mut jobs).tasks.len(), 1);
+    }
+
+    fn faulty() -> (Arc<FaultBroker>, Arc<Batcher>) {
+        let model = Arc::new(ModelBroker::new(1000));
+        let faults = Arc::new(FaultBroker::new(model.clone()));
+        let connection = Connection::of_halves("model:", faults.clone(), model);
+        (faults, Arc::new(Batcher::new(connection)))
+    }
+
+    fn task(id: usize) -> NewTask {
+        NewTask::new(TaskId::stored(&id.to_string()), TaskType::stored("t"), "".into())
+    }
+
+    #[tokio::test]
+    async fn what_waits_behind_a_lone_task_leaves_when_that_has_come_back() {
+        let (faults, batcher) = faulty();
+        let line = (QueueName::stored("q"), OnOutage::Store);
+        faults.script(Verb::Enqueue, [Some(Fault::Hang)]);
+        let mut lone = Box::pin(batcher.enqueue(&line, task(1)));
+        assert!(poll!(&mut lone).is_pending());
+        // The other lanes are taken for good.
+        while batcher.calls.lanes().stamp(&line.0).is_some() {}
+        let mut second = Box::pin(batcher.enqueue(&line, task(2)));
+        assert!(poll!(&mut second).is_pending());
+        faults.release();
+        let both = async { tokio::join!(lone, second) };
+        let (first, second) =
+            tokio::time::timeout(Duration::from_secs(10), both).await.expect("both are answered");
+        let is_accepted = |verdict| matches!(verdict, EnqueueVerdict::Accepted { .. });
+        assert!(is_accepted(first.unwrap()) && is_accepted(second.unwrap()));
+    }
+
+    #[tokio::test]
+    async fn callers_who_were_answered_together_travel_together() {
+        let (faults, batcher) = faulty();
+        faults.script(Verb::Enqueue, [Some(Fault::Hang), Some(Fault::Hang)]);
+        let mut callers = tokio::task::JoinSet::new();
+        for id in 0..16 {
+            let batcher = batcher.clone();
+            callers.spawn(async move {
+                let line = (QueueName::stored("q"), OnOutage::Store);
+                batcher.enqueue(&line, task(id)).await.unwrap();
+                batcher.enqueue(&line, task(16 + id)).await.unwrap();
+            });
+        }
+        while faults.calls(Verb::Enqueue) < 2 {
+            tokio::task::yield_now().await;
+        }
+        faults.release();
+        callers.join_all().await;
+        assert_eq!(faults.calls(Verb::Enqueue), 3, "one alone, fifteen, and then all sixteen");
     }
 }

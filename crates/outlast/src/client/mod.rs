@@ -1,5 +1,6 @@
 //! The producer's side: enqueue one task or many, and get a receipt for each.
 
+mod alone;
 mod batcher;
 mod receipt;
 mod request;
@@ -17,7 +18,7 @@ pub use request::{Task, TaskRequest};
 
 use crate::error::{Error, Result};
 use crate::{Clock, Connection, Inspector};
-use batcher::{Batcher, Job};
+use batcher::{Batcher, Job, gone};
 
 /// Enqueues tasks. Cheap to clone; the calls of all clones coalesce into batches.
 ///
@@ -167,10 +168,6 @@ impl Client {
     }
 }
 
-fn gone() -> Error {
-    Error::stopped("the client has been stopped before the broker answered")
-}
-
 /// Tasks of one queue that travel together, with their places in the caller's list.
 struct Part {
     line: (QueueName, OnOutage),
@@ -284,10 +281,9 @@ impl Enqueue {
         let on_outage = self.request.outage_answer().unwrap_or(self.client.on_outage);
         let (queue, task) = self.request.resolve(now, self.client.payload_max)?;
         let shown = Shown::of(&task, now);
-        let (job, answer) = Job::new((queue.clone(), on_outage), vec![task]);
-        self.client.batcher.submit(job).await?;
-        let verdict = answer.await.map_err(|_| gone())??.into_iter().next().ok_or_else(gone)?;
-        Ok(shown.receipt(queue, verdict))
+        let line = (queue, on_outage);
+        let verdict = self.client.batcher.enqueue(&line, task).await?;
+        Ok(shown.receipt(line.0, verdict))
     }
 }
 
