@@ -228,6 +228,11 @@ impl Shared {
         self.survivor.as_ref().is_some_and(|survivor| survivor.owes(queue).unwrap_or(false))
     }
 
+    /// True while the home of a queue may be asked something beside the verbs (law L9).
+    pub(super) fn may_ask(&self, queue: &QueueName) -> bool {
+        self.survivor.as_ref().is_none_or(|survivor| survivor.is_claimable(queue))
+    }
+
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {
         self.control.watch()
     }

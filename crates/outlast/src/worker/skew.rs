@@ -7,7 +7,7 @@
 //! workers that vanished come back that much later, and that is all.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use outlast_core::{Home, Timestamp};
@@ -24,26 +24,38 @@ const SKEW_MIN: Duration = Duration::from_secs(1);
 /// How often clocks are compared. They drift by milliseconds a minute; a step shows within one.
 pub(super) const MEASURE_EVERY: Duration = Duration::from_secs(60);
 
-/// An answer that took longer says too little about now.
+/// An answer that took longer says too little about now, and is not waited for.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
 
 /// The difference to one queue's home in milliseconds, above zero if the worker's clock is ahead; zero until it was measured.
 #[derive(Debug, Default)]
-pub(super) struct Skew(AtomicI64);
+pub(super) struct Skew {
+    millis: AtomicI64,
+    is_known: AtomicBool,
+}
 
 impl Skew {
     /// How much longer a lease has to be asked for.
     pub(super) fn behind(&self) -> Duration {
-        counted(self.0.load(Ordering::Relaxed).saturating_neg())
+        counted(self.millis.load(Ordering::Relaxed).saturating_neg())
     }
 
     /// How much earlier it is for the leases of others.
     pub(super) fn ahead(&self) -> Duration {
-        counted(self.0.load(Ordering::Relaxed))
+        counted(self.millis.load(Ordering::Relaxed))
     }
 
-    fn set(&self, millis: i64) {
-        self.0.store(millis, Ordering::Relaxed);
+    /// True once the home has answered: until then a difference may be there that nobody knows of.
+    pub(super) fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
+    }
+
+    /// A home without a clock leaves what was known.
+    fn set(&self, millis: Option<i64>) {
+        if let Some(millis) = millis {
+            self.millis.store(millis, Ordering::Relaxed);
+        }
+        self.is_known.store(true, Ordering::Relaxed);
     }
 }
 
@@ -52,9 +64,9 @@ fn counted(millis: i64) -> Duration {
     if skew < SKEW_MIN { Duration::ZERO } else { skew.min(SKEW_MAX) }
 }
 
-/// Compares the worker's clock with those of its queues' homes. A home that does not tell leaves what was known.
+/// Compares the worker's clock with those of its queues' homes. One that does not answer leaves what was known.
 pub(super) async fn measure(shared: &Shared) {
-    let mut homes: HashMap<Home, Option<i64>> = HashMap::new();
+    let mut homes: HashMap<Home, Option<Option<i64>>> = HashMap::new();
     for queue in &shared.queues {
         let home = shared.broker.home(&queue.name);
         // One that is sick is asked by its prober alone (law L9).
@@ -71,9 +83,11 @@ pub(super) async fn measure(shared: &Shared) {
     }
 }
 
-async fn skew_of(shared: &Shared, home: &Home) -> Option<i64> {
+/// The difference, if the home has a clock; `None` if it has not answered in time.
+async fn skew_of(shared: &Shared, home: &Home) -> Option<Option<i64>> {
     let (asked, started) = (shared.clock.now(), Instant::now());
-    let health = match shared.broker.health(home, asked).await {
+    let answer = tokio::time::timeout(ANSWER_MAX, shared.broker.health(home, asked)).await;
+    let health = match answer.ok()? {
         Ok(health) => health,
         Err(error) => {
             tracing::debug!(home = %home.0, kind = %error.kind(), %error, "could not compare clocks");
@@ -81,11 +95,12 @@ async fn skew_of(shared: &Shared, home: &Home) -> Option<i64> {
         }
     };
     let took = started.elapsed();
-    let skew = difference(asked, took, health.clock?)?;
+    let Some(clock) = health.clock else { return Some(None) };
+    let skew = difference(asked, took, clock)?;
     if Duration::from_millis(skew.unsigned_abs()) >= SKEW_MIN {
         tracing::warn!(home = %home.0, ahead_ms = skew, "this machine's clock is not the broker's: set both by NTP");
     }
-    Some(skew)
+    Some(Some(skew))
 }
 
 /// By how many milliseconds the clock that said `asked` is ahead of one that said `theirs` half of `took` later.
@@ -111,7 +126,7 @@ mod tests {
             (i64::MIN, 30, 0),
         ] {
             let skew = Skew::default();
-            skew.set(millis);
+            skew.set(Some(millis));
             assert_eq!(
                 (skew.behind(), skew.ahead()),
                 (seconds(behind), seconds(ahead)),

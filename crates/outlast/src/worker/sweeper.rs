@@ -25,11 +25,13 @@ const STEPS_MAX: usize = 16;
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut phase = shared.phase();
     let mut grace = Grace::default();
-    let mut measured_at = Instant::now();
+    let begun = Instant::now();
+    let mut measured_at = begun;
     let mut refused: HashMap<&QueueName, Instant> = HashMap::new();
     while *phase.borrow_and_update() < Phase::Draining {
         let recovery = grace.judge(shared.clock.now(), shared.extended_at(), shared.lease);
-        if measured_at.elapsed() >= MEASURE_EVERY {
+        let is_due = measured_at.elapsed() >= MEASURE_EVERY;
+        if is_due || shared.queues.iter().any(|queue| is_unmeasured(&shared, queue)) {
             skew::measure(&shared).await;
             measured_at = Instant::now();
         }
@@ -37,6 +39,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             if refused.get(&queue.name).is_some_and(|until| Instant::now() < *until) {
                 continue;
             }
+            // For a home that takes everything but this question, not for ever.
+            let is_clear = queue.skew.is_known() || begun.elapsed() >= MEASURE_EVERY;
+            let recovery = if is_clear { recovery } else { Recovery::Withheld };
             if sweep(&shared, queue, recovery).await == Swept::Refused {
                 refused.insert(&queue.name, Instant::now() + REFUSED_PAUSE);
             }
@@ -46,6 +51,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
         let _ =
             tokio::time::timeout(pause, phase.wait_for(|phase| *phase >= Phase::Draining)).await;
     }
+}
+
+/// True if nobody knows how far the clocks are apart, and the home may be asked (law L9).
+fn is_unmeasured(shared: &Shared, queue: &WorkerQueue) -> bool {
+    !queue.skew.is_known() && shared.may_ask(&queue.name)
 }
 
 /// When expired leases may be taken back (law L8): not for a lease's length after this worker itself

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use outlast::{Clock, Connection, QueueName, TaskRequest, Timestamp, Worker};
-use outlast_testkit::fault::{FaultBroker, Verb};
+use outlast::{Clock, Connection, Kind, QueueName, TaskRequest, Timestamp, Worker};
+use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 use outlast_testkit::model::ModelBroker;
 use tokio::sync::{Notify, oneshot};
 
@@ -29,6 +29,11 @@ fn machine(model: &Arc<ModelBroker>, ahead: i64) -> (Arc<FaultBroker>, Connectio
 /// A worker whose clock is so far ahead runs a task, while one whose clock is so far ahead sweeps: the task stays with the
 /// first.
 async fn check(holder: i64, sweeper: i64) {
+    check_after(None, holder, sweeper).await;
+}
+
+/// The same if the sweeper's first look at the server's clock is spoiled.
+async fn check_after(spoiled: Option<Fault>, holder: i64, sweeper: i64) {
     let model = Arc::new(ModelBroker::new(1000));
     let (_, connection) = machine(&model, holder);
     let client = connection.client();
@@ -48,6 +53,7 @@ async fn check(holder: i64, sweeper: i64) {
     let running = tokio::spawn(worker(&client).exit_when_empty().run());
     soon("the start", told.1.notified()).await;
     let (way, other) = machine(&model, sweeper);
+    way.script(Verb::Health, [spoiled]);
     let (stop, stopped) = oneshot::channel::<()>();
     let sweeping = tokio::spawn(worker(&other.client()).run_until(async {
         let _ = stopped.await;
@@ -78,4 +84,13 @@ async fn a_worker_whose_clock_is_ahead_takes_no_task_of_a_living_one() {
 #[tokio::test]
 async fn a_worker_whose_clock_is_behind_keeps_its_tasks() {
     check(-25, 0).await;
+}
+
+/// A worker that started while the server was slow or away could not compare clocks, took them for the same, and looked again a
+/// minute later: one that was ahead took the tasks of the living from them all that time.
+#[tokio::test]
+async fn a_worker_that_could_not_compare_clocks_takes_no_task_before_it_has() {
+    check_after(Some(Fault::Before(Kind::Unavailable)), 0, 25).await;
+    // The answer that does not come is not waited for: without it the worker would not begin.
+    check_after(Some(Fault::Hang), 0, 25).await;
 }
