@@ -18,6 +18,8 @@ use outlast_core::{
 };
 use tokio::sync::Notify;
 
+use crate::split_mix::SplitMix;
+
 /// The verbs that can be spoiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Verb {
@@ -50,6 +52,8 @@ pub enum Fault {
     Hang,
     /// Asks for patience: short for `Before(Kind::Busy)`.
     Busy,
+    /// Takes this long, and does it then.
+    Slow(Duration),
 }
 
 /// Random faults, the same for the same seed.
@@ -161,6 +165,11 @@ impl FaultBroker {
                 self.hang(releases).await;
                 call.await
             }
+            Some(Fault::Slow(by)) => {
+                // Nothing else ends such a call, and nobody who drops it is told.
+                let _ = tokio::time::timeout(by, std::future::pending::<()>()).await;
+                call.await
+            }
         }
     }
 
@@ -191,21 +200,13 @@ impl State {
 
 impl Dice {
     fn roll(&mut self) -> Option<Fault> {
-        let roll = self.next() % 1000;
+        let mut numbers = SplitMix(self.seed);
+        let roll = numbers.next() % 1000;
         let spoiled = roll < self.per_mille;
-        let before = [Kind::Unavailable, Kind::Busy][usize::from(self.next().is_multiple_of(2))];
+        let before = [Kind::Unavailable, Kind::Busy][usize::from(numbers.next().is_multiple_of(2))];
+        self.seed = numbers.0;
         let fault = if roll.is_multiple_of(2) { Fault::After } else { Fault::Before(before) };
         spoiled.then_some(fault)
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014): nine lines, so that the faults of a seed never change with
-    /// somebody else's version.
-    fn next(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.seed;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }
 

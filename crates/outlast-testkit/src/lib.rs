@@ -17,3 +17,4 @@ pub mod proxy;
 pub mod random;
 pub mod resp;
 pub mod server;
+pub mod split_mix;

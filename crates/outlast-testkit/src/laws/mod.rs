@@ -117,6 +117,23 @@ impl History {
         self.len() == 0
     }
 
+    /// Every task that the broker took, once, in the order in which it first did.
+    #[must_use]
+    pub fn taken(&self) -> Vec<(QueueName, TaskId)> {
+        let mut seen = BTreeSet::new();
+        let mut taken = Vec::new();
+        for (queue, event) in self.0.lock().expect("nobody panics while recording").iter() {
+            let Event::Enqueue { tasks, verdicts, .. } = event else { continue };
+            for (task, verdict) in tasks.iter().zip(verdicts) {
+                let key = (queue.clone(), task.id.clone());
+                if matches!(verdict, EnqueueVerdict::Accepted { .. }) && seen.insert(key.clone()) {
+                    taken.push(key);
+                }
+            }
+        }
+        taken
+    }
+
     /// Every law that was broken; `left` are the tasks that are stored at the end, in whatever state.
     #[must_use]
     pub fn violations(&self, left: &BTreeMap<QueueName, BTreeSet<TaskId>>) -> Vec<Violation> {

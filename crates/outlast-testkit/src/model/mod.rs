@@ -12,6 +12,8 @@
 
 mod claim;
 mod enqueue;
+mod fate;
+mod foreign;
 mod inspect;
 mod page;
 mod people;
@@ -21,6 +23,7 @@ mod sweep;
 mod wait;
 mod world;
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -33,6 +36,9 @@ use outlast_core::{
 };
 use tokio::sync::Notify;
 
+pub use fate::Saved;
+pub use foreign::FOREIGN_LEASE;
+
 use world::{Answer, World};
 
 /// The reference broker. Cloned handles would share nothing; share it by `Arc`.
@@ -41,13 +47,19 @@ pub struct ModelBroker {
     world: Mutex<World>,
     /// Rung after every change, for the waiters.
     bell: Notify,
+    /// How often everything was lost.
+    flushes: AtomicU64,
 }
 
 impl ModelBroker {
     /// An empty broker that keeps up to `archive_max` archived tasks per queue.
     #[must_use]
     pub fn new(archive_max: usize) -> Self {
-        Self { world: Mutex::new(World::new(archive_max)), bell: Notify::new() }
+        Self {
+            world: Mutex::new(World::new(archive_max)),
+            bell: Notify::new(),
+            flushes: AtomicU64::new(0),
+        }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -171,7 +183,7 @@ impl Broker for ModelBroker {
         Ok(Health {
             role: Role::Primary,
             clock: None,
-            epoch: Epoch("model".into()),
+            epoch: Epoch(format!("model {}", self.world().epoch)),
             software: format!("model {}", env!("CARGO_PKG_VERSION")),
             memory: Memory::default(),
         })

@@ -9,7 +9,7 @@ use outlast_core::{
     WorkerBeat, WorkerView,
 };
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct People {
     workers: BTreeMap<String, Worker>,
     schedules: BTreeMap<ScheduleName, Schedule>,
@@ -21,14 +21,14 @@ pub(super) struct People {
     pub(super) sets: u64,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Worker {
     view: WorkerView,
     token: LeaseToken,
     until: Timestamp,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Schedule {
     /// What schedulers say of it, and until when that holds.
     view: Option<(ScheduleView, Timestamp)>,

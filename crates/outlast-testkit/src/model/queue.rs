@@ -8,7 +8,7 @@ use outlast_core::{
     Timestamp,
 };
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Queue {
     pub(super) tasks: BTreeMap<TaskId, Entry>,
     /// Unique locks by what they lock, with their holder and their end.
@@ -25,7 +25,7 @@ pub(super) struct Queue {
 }
 
 /// A task and what nobody outside is shown of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub(super) record: TaskRecord,
     /// What the tasks of this state are ordered by; see the module's page.
@@ -41,7 +41,7 @@ pub(super) struct Entry {
 }
 
 /// A claimed aggregation set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Set {
     pub(super) group: GroupName,
     pub(super) holder: LeaseToken,

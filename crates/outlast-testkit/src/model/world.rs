@@ -11,7 +11,7 @@ use outlast_core::{
 use super::people::People;
 use super::queue::Queue;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct World {
     pub(super) queues: BTreeMap<QueueName, Queue>,
     /// `once` keys, with the task that used each and the moment until which it is remembered. They
@@ -20,10 +20,12 @@ pub(super) struct World {
     lanes: BTreeMap<(QueueName, SessionId, u16), Lane>,
     pub(super) people: People,
     pub(super) archive_max: usize,
+    /// Whose data it is: another one after a flush.
+    pub(super) epoch: u64,
 }
 
 /// The last batch of a lane and the answer it got.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Lane {
     seq: u64,
     answer: Answer,
@@ -46,6 +48,7 @@ impl World {
             lanes: BTreeMap::new(),
             people: People::default(),
             archive_max,
+            epoch: 0,
         }
     }
 
