@@ -201,7 +201,9 @@ impl Ledger {
         lost: Lost,
         now: Timestamp,
     ) -> Option<u64> {
-        if lost.after_seq == 0 && !self.has_other_data(queue, now).await {
+        let is_of_before =
+            || self.pages().is_older_than_doubt(&self.below.home(queue), queue, told_by);
+        if lost.after_seq == 0 && !is_of_before() && !self.has_other_data(queue, now).await {
             // The record of the session is gone and nothing else: too old, or evicted.
             tracing::error!(%queue, "the broker has forgotten a session, but not its data");
             return None;

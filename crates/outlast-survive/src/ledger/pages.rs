@@ -50,6 +50,8 @@ pub(super) struct Pages {
     /// Homes that failed since they were last asked, and whether they answer again. As many as there are
     /// homes.
     doubts: HashMap<Home, Answers>,
+    /// When each home was in doubt last. As many as there are homes.
+    doubted_at: HashMap<Home, Instant>,
 }
 
 /// Whether a home that failed answers again.
@@ -230,9 +232,24 @@ impl Pages {
     /// A call to the home failed: it may have forgotten when it answers again.
     pub(super) fn doubt(&mut self, home: &Home, now: Instant) {
         self.prune(now, 0);
+        self.doubted_at.insert(home.clone(), now);
         if self.kept().any(|note| note.about.home == *home) {
             self.doubts.insert(home.clone(), Answers::NotYet);
         }
+    }
+
+    /// True if something of a lane was acknowledged before its home was in doubt: then a record of it that is gone went with
+    /// the data, and did not run out.
+    pub(super) fn is_older_than_doubt(
+        &self,
+        home: &Home,
+        queue: &QueueName,
+        stamp: &Stamp,
+    ) -> bool {
+        let Some(doubted_at) = self.doubted_at.get(home) else { return false };
+        let abouts = self.kept().map(|note| &note.about);
+        let mut of_lane = abouts.filter(|about| about.is_of_lane(queue, stamp));
+        of_lane.any(|about| about.stamp.seq < stamp.seq && about.at <= *doubted_at)
     }
 
     /// The home answers. True if it was in doubt and did not yet.

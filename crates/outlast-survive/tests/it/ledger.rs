@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 
 use outlast_core::{
     Broker, BrokerError, Durability, Enqueued, Epoch, Health, Home, Kind, NewTask, QueueName,
@@ -177,6 +178,29 @@ async fn a_restart_without_data_is_made_good_though_every_lane_has_left_its_sess
     world.until_pending(&["a", "b", "c", "d", "e", "f"]).await;
     let counts = world.survivor.status().expect("readable").counts;
     assert_eq!((counts.id_conflicts, counts.duplicates), (0, 0));
+}
+
+#[tokio::test]
+async fn a_session_that_began_in_the_part_that_was_lost_is_made_good_though_the_epoch_is_the_same()
+{
+    // An older copy of the same data has the same epoch. That a session was unknown there was taken for an eviction, and all but
+    // its newest batch stayed lost.
+    let world = World::new();
+    let broker = world.survivor.broker();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    // In its first half minute a process takes all data for new.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    let copy = world.model().save();
+    world.enqueue(0, 1, &["a"]).await;
+    world.enqueue(0, 2, &["b"]).await;
+    world.goes_down();
+    world.enqueue(0, 3, &["c"]).await;
+    world.model().restore(copy);
+    world.comes_back();
+    world.enqueue_as(8, 0, 1, &["d"]).await;
+    world.until_pending(&["a", "b", "c", "d"]).await;
 }
 
 #[tokio::test]
