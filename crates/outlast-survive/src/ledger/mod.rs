@@ -137,6 +137,7 @@ impl Ledger {
             let homes = self.pages().take_doubts();
             for home in &homes {
                 self.ask(home).await;
+                self.pages().asked(home);
             }
             if !homes.is_empty() {
                 tokio::time::sleep(ASK_EVERY).await;

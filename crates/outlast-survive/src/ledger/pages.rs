@@ -47,7 +47,7 @@ pub(super) struct Pages {
     draft: Vec<u8>,
     /// When the last batch went because of its size.
     cut_at: Option<Instant>,
-    /// Homes that failed since they were last asked, and whether they answer again. As many as there are
+    /// Homes that failed and have not been asked since, and whether they answer again. As many as there are
     /// homes.
     doubts: HashMap<Home, Answers>,
     /// When each home was in doubt last. As many as there are homes.
@@ -59,6 +59,8 @@ pub(super) struct Pages {
 enum Answers {
     NotYet,
     Again,
+    /// It is being asked. What it may have to be offered is kept until it was.
+    Asking,
 }
 
 /// An acknowledged batch.
@@ -231,7 +233,6 @@ impl Pages {
 
     /// A call to the home failed: it may have forgotten when it answers again.
     pub(super) fn doubt(&mut self, home: &Home, now: Instant) {
-        self.prune(now, 0);
         self.doubted_at.insert(home.clone(), now);
         if self.kept().any(|note| note.about.home == *home) {
             self.doubts.insert(home.clone(), Answers::NotYet);
@@ -254,17 +255,31 @@ impl Pages {
 
     /// The home answers. True if it was in doubt and did not yet.
     pub(super) fn answers(&mut self, home: &Home) -> bool {
-        let doubt = self.doubts.get_mut(home);
-        doubt.is_some_and(|doubt| std::mem::replace(doubt, Answers::Again) == Answers::NotYet)
+        match self.doubts.get_mut(home) {
+            Some(answers @ Answers::NotYet) => {
+                *answers = Answers::Again;
+                true
+            }
+            Some(Answers::Again | Answers::Asking) | None => false,
+        }
     }
 
-    /// The homes that are to be asked what they remember; they are in doubt no more.
+    /// The homes that are to be asked what they remember now. They stay in doubt until they were.
     pub(super) fn take_doubts(&mut self) -> Vec<Home> {
-        let answers = |(_, answers): &(&Home, &mut Answers)| **answers == Answers::Again;
-        self.doubts
-            .extract_if(|home, state| answers(&(home, state)))
-            .map(|(home, _)| home)
-            .collect()
+        let mut homes = Vec::new();
+        // One that is being asked here is one whose asker was dropped: there is one at a time.
+        for (home, answers) in self.doubts.iter_mut().filter(|(_, at)| **at != Answers::NotYet) {
+            *answers = Answers::Asking;
+            homes.push(home.clone());
+        }
+        homes
+    }
+
+    /// The home was asked. It is in doubt no more, unless it has failed meanwhile.
+    pub(super) fn asked(&mut self, home: &Home) {
+        if self.doubts.get(home) == Some(&Answers::Asking) {
+            self.doubts.remove(home);
+        }
     }
 
     /// Of each lane of the home its newest batch with anything that is still open.
@@ -383,6 +398,8 @@ mod tests {
         assert!(pages.take_doubts().is_empty(), "it does not answer yet");
         assert!(pages.answers(&home()) && !pages.answers(&home()));
         assert_eq!(pages.take_doubts(), [home()]);
+        pages.asked(&home());
+        assert!(pages.take_doubts().is_empty());
         assert_eq!(pages.newest(&home())[0].about.stamp.seq, 2);
         let queue = QueueName::stored("q");
         let lost = pages.take_lane((&queue, &stamp(3)), 0);
@@ -392,5 +409,28 @@ mod tests {
         );
         add(&mut pages, 3, 10);
         assert_eq!(pages.notes.len(), 1, "their place is free again");
+    }
+    /// A home was in doubt no more from the moment in which it was to be asked: a batch that was acknowledged before the answer
+    /// came let everything go that was older than thirty seconds, which was all that the outage had been kept for.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_acknowledged_before_an_outage_is_kept_while_the_home_is_asked() {
+        let mut pages = Pages::default();
+        add(&mut pages, 1, 10);
+        tokio::time::advance(pages.limits.keep_for + Duration::from_secs(1)).await;
+        pages.doubt(&home(), Instant::now());
+        assert!(pages.answers(&home()));
+        assert_eq!(pages.take_doubts(), [home()]);
+        add(&mut pages, 2, 10);
+        assert_eq!(pages.notes.len(), 2);
+        assert!(!pages.answers(&home()), "it is being asked already");
+        pages.doubt(&home(), Instant::now());
+        pages.asked(&home());
+        add(&mut pages, 3, 10);
+        assert_eq!(pages.notes.len(), 3, "it has failed again meanwhile");
+        assert!(pages.answers(&home()));
+        assert_eq!(pages.take_doubts(), [home()]);
+        pages.asked(&home());
+        add(&mut pages, 4, 10);
+        assert_eq!(pages.notes.len(), 3);
     }
 }
