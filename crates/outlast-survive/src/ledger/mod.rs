@@ -30,7 +30,7 @@ use crate::verb::{Enqueues, Settlements, Verb};
 
 pub use pages::LedgerLimits;
 
-use pages::{About, Entry, Pages, What};
+use pages::{About, Entry, Pages, Says, What, says};
 
 /// Between two rounds of questions: a home that fails every now and then is not asked all the time.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -157,16 +157,8 @@ impl Ledger {
 
     /// Notes whether the home of a queue answers.
     fn heard(&self, queue: &QueueName, error: Option<&BrokerError>) {
-        let home = self.below.home(queue);
-        let has_failed = error.is_some_and(|error| may_forget(error.kind()));
-        let is_back = match has_failed {
-            true => {
-                self.pages().doubt(&home, Instant::now());
-                false
-            }
-            false => self.pages().answers(&home),
-        };
-        if is_back {
+        let (home, says) = (self.below.home(queue), error.map_or(Says::Here, |e| says(e.kind())));
+        if self.pages().heard(&home, says, Instant::now()) {
             self.doubted.notify_one();
         }
     }
@@ -235,7 +227,7 @@ impl Ledger {
             let now = about.now.plus(about.at.elapsed());
             let lost = match self.send(&about, &what, now).await {
                 Ok(lost) => lost.filter(|_| !about.is_told),
-                Err(error) if is_open(error.kind()) => {
+                Err(error) if says(error.kind()) != Says::Here => {
                     // Its own calls will find out when it answers.
                     self.pages().doubt(home, Instant::now());
                     break;
@@ -295,20 +287,4 @@ impl Ledger {
         let parcel = Parcel { store, queue, now, durability, stamp: None, items };
         self.spool.store(parcel).await.map(|_| count)
     }
-}
-
-/// Whether a server that fails like this may come back with other data, or another one in its place. One that
-/// refuses has not been away.
-fn may_forget(kind: Kind) -> bool {
-    match kind {
-        Kind::Unavailable | Kind::Ambiguous => true,
-        Kind::Busy | Kind::Misconfigured | Kind::Rejected | Kind::Corrupt | Kind::Superseded => {
-            false
-        }
-    }
-}
-
-/// Whether a call that failed like this is worth repeating.
-fn is_open(kind: Kind) -> bool {
-    may_forget(kind) || matches!(kind, Kind::Busy | Kind::Misconfigured)
 }

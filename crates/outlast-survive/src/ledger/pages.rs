@@ -9,7 +9,8 @@ use outlast_core::record::{
     RecordError, append_settlement, append_task, read_settlement, read_task,
 };
 use outlast_core::{
-    Home, NewTask, Outcome, QueueName, Settlement, Stamp, TaskId, Timestamp, limits,
+    Home, Kind as ErrorKind, NewTask, Outcome, QueueName, Settlement, Stamp, TaskId, Timestamp,
+    limits,
 };
 use tokio::time::Instant;
 
@@ -61,6 +62,25 @@ enum Answers {
     Again,
     /// It is being asked. What it may have to be offered is kept until it was.
     Asking,
+}
+
+/// What the end of a call says of the home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Says {
+    /// It has answered.
+    Here,
+    /// It has not: it may come back with other data, or another one in its place.
+    Away,
+    /// The breaker refuses like this too, and the home may not have heard of the call.
+    Nothing,
+}
+
+pub(super) fn says(error: ErrorKind) -> Says {
+    match error {
+        ErrorKind::Unavailable | ErrorKind::Ambiguous => Says::Away,
+        ErrorKind::Busy | ErrorKind::Misconfigured => Says::Nothing,
+        ErrorKind::Rejected | ErrorKind::Corrupt | ErrorKind::Superseded => Says::Here,
+    }
 }
 
 /// An acknowledged batch.
@@ -253,6 +273,16 @@ impl Pages {
         of_lane.any(|about| about.stamp.seq < stamp.seq && about.at <= *doubted_at)
     }
 
+    /// A call to the home has ended. True if it was in doubt, did not answer and does now.
+    pub(super) fn heard(&mut self, home: &Home, says: Says, now: Instant) -> bool {
+        match says {
+            Says::Here => return self.answers(home),
+            Says::Away => self.doubt(home, now),
+            Says::Nothing => {}
+        }
+        false
+    }
+
     /// The home answers. True if it was in doubt and did not yet.
     pub(super) fn answers(&mut self, home: &Home) -> bool {
         match self.doubts.get_mut(home) {
@@ -432,5 +462,19 @@ mod tests {
         pages.asked(&home());
         add(&mut pages, 4, 10);
         assert_eq!(pages.notes.len(), 3);
+    }
+    /// The breaker refuses one queue alone, or holds it back, without a call to the home. That counted as an answer, and the home
+    /// was asked what it remembers while it was away.
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_does_not_say_that_the_home_is_back() {
+        let (mut pages, now) = (Pages::default(), Instant::now());
+        add(&mut pages, 1, 10);
+        assert!(!pages.heard(&home(), says(ErrorKind::Unavailable), now));
+        for refusal in [ErrorKind::Busy, ErrorKind::Misconfigured] {
+            assert!(!pages.heard(&home(), says(refusal), now));
+            assert!(pages.take_doubts().is_empty(), "{refusal}");
+        }
+        assert!(pages.heard(&home(), says(ErrorKind::Superseded), now));
+        assert_eq!(pages.take_doubts(), [home()]);
     }
 }
