@@ -8,6 +8,7 @@
 //! lane is sent once more under its own stamp. A broker that remembers it answers as before; one that does not
 //! applies it and tells what else the lane has lost. What is known to be finished is not offered again.
 
+mod doubts;
 mod pages;
 mod ring;
 
@@ -30,7 +31,8 @@ use crate::verb::{Enqueues, Settlements, Verb};
 
 pub use pages::LedgerLimits;
 
-use pages::{About, Entry, Pages, Says, What, says};
+use doubts::{Queues, Says, says};
+use pages::{About, Entry, Pages, What};
 
 /// Between two rounds of questions: a home that fails every now and then is not asked all the time.
 const ASK_EVERY: Duration = Duration::from_millis(500);
@@ -121,6 +123,7 @@ impl Ledger {
         loop {
             let renewed = tokio::select! {
                 () = self.doubted.notified() => Vec::new(),
+                () = self.refused_long_enough() => Vec::new(),
                 event = events.recv() => match event {
                     Ok(Event::EpochChanged { home, .. } | Event::Up { home, .. }) => vec![home],
                     Ok(_) => continue,
@@ -134,14 +137,23 @@ impl Ledger {
             for home in &renewed {
                 self.doubt(home);
             }
-            let homes = self.pages().take_doubts();
-            for home in &homes {
-                self.ask(home).await;
-                self.pages().asked(home);
+            let homes = self.pages().doubts.take(Instant::now());
+            for (home, queues) in &homes {
+                let refused = self.ask(home, queues.as_ref()).await;
+                self.pages().doubts.asked(home, refused, Instant::now());
             }
             if !homes.is_empty() {
                 tokio::time::sleep(ASK_EVERY).await;
             }
+        }
+    }
+
+    /// Waits until queues that were refused are to be asked again: for ever if there are none.
+    async fn refused_long_enough(&self) {
+        let again_at = self.pages().doubts.again_at();
+        match again_at {
+            Some(again_at) => tokio::time::sleep_until(again_at).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -167,7 +179,7 @@ impl Ledger {
     fn doubt(&self, home: &Home) {
         let mut pages = self.pages();
         pages.doubt(home, Instant::now());
-        if pages.answers(home) {
+        if pages.doubts.answers(home) {
             self.doubted.notify_one();
         }
     }
@@ -219,25 +231,33 @@ impl Ledger {
         Some(offered_again)
     }
 
-    /// Sends the newest batch of every lane of the home again.
-    async fn ask(&self, home: &Home) {
-        let newest = self.pages().newest(home);
-        let mut offered = BTreeMap::<QueueName, u64>::new();
+    /// Sends the newest batch of every lane of the home again, or of some of its queues. Returns the queues that were refused.
+    async fn ask(&self, home: &Home, queues: Option<&Queues>) -> Queues {
+        let mut newest = self.pages().newest(home);
+        newest.retain(|entry| queues.is_none_or(|queues| queues.contains(&entry.about.queue)));
+        let (mut offered, mut refused) = (BTreeMap::<QueueName, u64>::new(), Queues::new());
         for Entry { about, what } in newest {
             let now = about.now.plus(about.at.elapsed());
             let lost = match self.send(&about, &what, now).await {
                 Ok(lost) => lost.filter(|_| !about.is_told),
-                Err(error) if says(error.kind()) != Says::Here => {
-                    // Its own calls will find out when it answers.
-                    self.pages().doubt(home, Instant::now());
-                    break;
-                }
-                // The lane has moved on, and tells by itself.
-                Err(error) if error.kind() == Kind::Superseded => None,
-                Err(error) => {
-                    tracing::error!(%error, queue = %about.queue, "could not ask what is remembered");
-                    None
-                }
+                Err(error) => match says(error.kind()) {
+                    Says::Away => {
+                        // Its own calls will find out when it answers.
+                        self.pages().doubt(home, Instant::now());
+                        break;
+                    }
+                    Says::Nothing => {
+                        refused.insert(about.queue);
+                        continue;
+                    }
+                    Says::Here => {
+                        // One that has moved on tells by itself.
+                        if error.kind() != Kind::Superseded {
+                            tracing::error!(%error, queue = %about.queue, "could not ask what is remembered");
+                        }
+                        continue;
+                    }
+                },
             };
             let Some(lost) = lost else { continue };
             let again = self.offer_again((&about.queue, &about.stamp), lost, now).await;
@@ -248,6 +268,7 @@ impl Ledger {
         for (queue, offered_again) in offered {
             self.tell(&queue, offered_again);
         }
+        refused
     }
 
     async fn send(

@@ -1,5 +1,4 @@
-//! What the ledger remembers: batches in the order in which they were acknowledged, and the homes whose memory is
-//! in doubt.
+//! What the ledger remembers: batches in the order in which they were acknowledged.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -9,11 +8,11 @@ use outlast_core::record::{
     RecordError, append_settlement, append_task, read_settlement, read_task,
 };
 use outlast_core::{
-    Home, Kind as ErrorKind, NewTask, Outcome, QueueName, Settlement, Stamp, TaskId, Timestamp,
-    limits,
+    Home, NewTask, Outcome, QueueName, Settlement, Stamp, TaskId, Timestamp, limits,
 };
 use tokio::time::Instant;
 
+use super::doubts::{Doubts, Says};
 use super::ring::{Place, Ring};
 
 /// How much of what was acknowledged is kept.
@@ -48,39 +47,9 @@ pub(super) struct Pages {
     draft: Vec<u8>,
     /// When the last batch went because of its size.
     cut_at: Option<Instant>,
-    /// Homes that failed and have not been asked since, and whether they answer again. As many as there are
-    /// homes.
-    doubts: HashMap<Home, Answers>,
+    pub(super) doubts: Doubts,
     /// When each home was in doubt last. As many as there are homes.
     doubted_at: HashMap<Home, Instant>,
-}
-
-/// Whether a home that failed answers again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answers {
-    NotYet,
-    Again,
-    /// It is being asked. What it may have to be offered is kept until it was.
-    Asking,
-}
-
-/// What the end of a call says of the home.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Says {
-    /// It has answered.
-    Here,
-    /// It has not: it may come back with other data, or another one in its place.
-    Away,
-    /// The breaker refuses like this too, and the home may not have heard of the call.
-    Nothing,
-}
-
-pub(super) fn says(error: ErrorKind) -> Says {
-    match error {
-        ErrorKind::Unavailable | ErrorKind::Ambiguous => Says::Away,
-        ErrorKind::Busy | ErrorKind::Misconfigured => Says::Nothing,
-        ErrorKind::Rejected | ErrorKind::Corrupt | ErrorKind::Superseded => Says::Here,
-    }
 }
 
 /// An acknowledged batch.
@@ -255,7 +224,7 @@ impl Pages {
     pub(super) fn doubt(&mut self, home: &Home, now: Instant) {
         self.doubted_at.insert(home.clone(), now);
         if self.kept().any(|note| note.about.home == *home) {
-            self.doubts.insert(home.clone(), Answers::NotYet);
+            self.doubts.add(home);
         }
     }
 
@@ -276,40 +245,11 @@ impl Pages {
     /// A call to the home has ended. True if it was in doubt, did not answer and does now.
     pub(super) fn heard(&mut self, home: &Home, says: Says, now: Instant) -> bool {
         match says {
-            Says::Here => return self.answers(home),
+            Says::Here => return self.doubts.answers(home),
             Says::Away => self.doubt(home, now),
             Says::Nothing => {}
         }
         false
-    }
-
-    /// The home answers. True if it was in doubt and did not yet.
-    pub(super) fn answers(&mut self, home: &Home) -> bool {
-        match self.doubts.get_mut(home) {
-            Some(answers @ Answers::NotYet) => {
-                *answers = Answers::Again;
-                true
-            }
-            Some(Answers::Again | Answers::Asking) | None => false,
-        }
-    }
-
-    /// The homes that are to be asked what they remember now. They stay in doubt until they were.
-    pub(super) fn take_doubts(&mut self) -> Vec<Home> {
-        let mut homes = Vec::new();
-        // One that is being asked here is one whose asker was dropped: there is one at a time.
-        for (home, answers) in self.doubts.iter_mut().filter(|(_, at)| **at != Answers::NotYet) {
-            *answers = Answers::Asking;
-            homes.push(home.clone());
-        }
-        homes
-    }
-
-    /// The home was asked. It is in doubt no more, unless it has failed meanwhile.
-    pub(super) fn asked(&mut self, home: &Home) {
-        if self.doubts.get(home) == Some(&Answers::Asking) {
-            self.doubts.remove(home);
-        }
     }
 
     /// Of each lane of the home its newest batch with anything that is still open.
@@ -381,9 +321,11 @@ impl Pages {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use bytes::Bytes;
-    use outlast_core::{Durability, SessionId, TaskType};
+    use outlast_core::{Durability, Kind as ErrorKind, SessionId, TaskType};
+
+    use super::*;
+    use crate::ledger::doubts::{Queues, says};
 
     fn add(pages: &mut Pages, seq: u64, bytes: usize) {
         let stamp = stamp(seq);
@@ -425,11 +367,11 @@ mod tests {
         pages.doubt(&home(), Instant::now());
         tokio::time::advance(10 * pages.limits.keep_for).await;
         add(&mut pages, 2, 10);
-        assert!(pages.take_doubts().is_empty(), "it does not answer yet");
-        assert!(pages.answers(&home()) && !pages.answers(&home()));
-        assert_eq!(pages.take_doubts(), [home()]);
-        pages.asked(&home());
-        assert!(pages.take_doubts().is_empty());
+        assert!(pages.doubts.take(Instant::now()).is_empty(), "it does not answer yet");
+        assert!(pages.doubts.answers(&home()) && !pages.doubts.answers(&home()));
+        assert_eq!(pages.doubts.take(Instant::now()), [(home(), None)]);
+        pages.doubts.asked(&home(), Queues::new(), Instant::now());
+        assert!(pages.doubts.take(Instant::now()).is_empty());
         assert_eq!(pages.newest(&home())[0].about.stamp.seq, 2);
         let queue = QueueName::stored("q");
         let lost = pages.take_lane((&queue, &stamp(3)), 0);
@@ -448,18 +390,18 @@ mod tests {
         add(&mut pages, 1, 10);
         tokio::time::advance(pages.limits.keep_for + Duration::from_secs(1)).await;
         pages.doubt(&home(), Instant::now());
-        assert!(pages.answers(&home()));
-        assert_eq!(pages.take_doubts(), [home()]);
+        assert!(pages.doubts.answers(&home()));
+        assert_eq!(pages.doubts.take(Instant::now()), [(home(), None)]);
         add(&mut pages, 2, 10);
         assert_eq!(pages.notes.len(), 2);
-        assert!(!pages.answers(&home()), "it is being asked already");
+        assert!(!pages.doubts.answers(&home()), "it is being asked already");
         pages.doubt(&home(), Instant::now());
-        pages.asked(&home());
+        pages.doubts.asked(&home(), Queues::new(), Instant::now());
         add(&mut pages, 3, 10);
         assert_eq!(pages.notes.len(), 3, "it has failed again meanwhile");
-        assert!(pages.answers(&home()));
-        assert_eq!(pages.take_doubts(), [home()]);
-        pages.asked(&home());
+        assert!(pages.doubts.answers(&home()));
+        assert_eq!(pages.doubts.take(Instant::now()), [(home(), None)]);
+        pages.doubts.asked(&home(), Queues::new(), Instant::now());
         add(&mut pages, 4, 10);
         assert_eq!(pages.notes.len(), 3);
     }
@@ -472,9 +414,9 @@ mod tests {
         assert!(!pages.heard(&home(), says(ErrorKind::Unavailable), now));
         for refusal in [ErrorKind::Busy, ErrorKind::Misconfigured] {
             assert!(!pages.heard(&home(), says(refusal), now));
-            assert!(pages.take_doubts().is_empty(), "{refusal}");
+            assert!(pages.doubts.take(Instant::now()).is_empty(), "{refusal}");
         }
         assert!(pages.heard(&home(), says(ErrorKind::Superseded), now));
-        assert_eq!(pages.take_doubts(), [home()]);
+        assert_eq!(pages.doubts.take(Instant::now()), [(home(), None)]);
     }
 }

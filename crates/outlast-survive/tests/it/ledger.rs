@@ -20,6 +20,8 @@ struct Address {
     now: Mutex<(Arc<ModelBroker>, u32)>,
     /// What stands before it while it is down.
     down: Mutex<Option<Arc<FaultBroker>>>,
+    /// A queue that it refuses alone.
+    barred: Mutex<Option<QueueName>>,
 }
 
 #[async_trait::async_trait]
@@ -30,6 +32,11 @@ impl StandIn for Address {
             Some(down) => down,
             None => self.now.lock().expect("nobody panics").0.clone(),
         }
+    }
+
+    fn forbids(&self, queue: &QueueName) -> Option<BrokerError> {
+        let is_barred = self.barred.lock().expect("nobody panics").as_ref() == Some(queue);
+        is_barred.then(|| BrokerError::new(Kind::Misconfigured, "NOPERM").of_its_queue())
     }
 
     async fn health(&self, home: &Home, now: Timestamp) -> Result<Health, BrokerError> {
@@ -50,6 +57,7 @@ impl World {
         let address = Arc::new(Address {
             now: Mutex::new((Arc::new(ModelBroker::new(100)), 1)),
             down: Mutex::default(),
+            barred: Mutex::default(),
         });
         let survivor = Bed::around(address.clone(), folder.path());
         Self { address, survivor, folder }
@@ -213,6 +221,29 @@ async fn other_data_that_is_noticed_by_whoever_looks_is_offered_what_was_acknowl
     world.forget_everything();
     broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
     world.until_pending(&["a", "b"]).await;
+}
+
+/// The first queue that refused the question ended the round: what the queues behind it had lost stayed lost as long as the one was
+/// barred.
+#[tokio::test]
+async fn a_queue_that_is_barred_keeps_no_other_from_being_made_good() {
+    let world = World::new();
+    let broker = world.survivor.broker();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    broker.enqueue(&queue("barred"), stamp(), NOW, tasks(&["x"])).await.expect("is taken");
+    world.enqueue(0, 1, &["a"]).await;
+    world.enqueue(0, 2, &["b"]).await;
+    *world.address.barred.lock().expect("nobody panics") = Some(queue("barred"));
+    world.forget_everything();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    world.until_pending(&["a", "b"]).await;
+    *world.address.barred.lock().expect("nobody panics") = None;
+    let looking = async {
+        while pending(&*world.model(), "barred", NOW).await != ["x"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, looking).await.expect("it is asked again and made good");
 }
 
 #[tokio::test]
