@@ -192,7 +192,8 @@ pub(crate) fn want(tasks_max: usize) -> Want {
 
 /// A session of its own for every batch: nothing is a repeat unless the test makes it one.
 pub(crate) fn stamp() -> Stamp {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+    // Above those that tests name.
+    static NEXT: AtomicU64 = AtomicU64::new(1000);
     let session = SessionId(u128::from(NEXT.fetch_add(1, Ordering::Relaxed)));
     Stamp { session, lane: 0, seq: 1, durability: Durability::Accepted }
 }
