@@ -10,6 +10,7 @@
 
 mod doubts;
 mod pages;
+mod passing;
 mod ring;
 
 use std::collections::BTreeMap;
@@ -76,6 +77,7 @@ layer! { Ledger, hands through [rest],
         let result = self.below.claim(queue, stamp, now, want).await;
         self.heard(queue, result.as_ref().err());
         let answer = result?;
+        self.pages().passing.claimed(queue, &answer.claims);
         self.told(queue, &stamp, answer.lost, now).await;
         Ok(answer)
     }
@@ -234,6 +236,8 @@ impl Ledger {
     /// Sends the newest batch of every lane of the home again, or of some of its queues. Returns the queues that were refused.
     async fn ask(&self, home: &Home, queues: Option<&Queues>) -> Queues {
         let mut newest = self.pages().newest(home);
+        // Outcomes go first: a task that is offered again may be claimed at once, and they are not of that run.
+        newest.sort_by_key(|entry| matches!(entry.what, What::Tasks(_)));
         newest.retain(|entry| queues.is_none_or(|queues| queues.contains(&entry.about.queue)));
         let (mut offered, mut refused) = (BTreeMap::<QueueName, u64>::new(), Queues::new());
         for Entry { about, what } in newest {

@@ -13,6 +13,7 @@ use outlast_core::{
 use tokio::time::Instant;
 
 use super::doubts::{Doubts, Says};
+use super::passing::Passing;
 use super::ring::{Place, Ring};
 
 /// How much of what was acknowledged is kept.
@@ -48,6 +49,7 @@ pub(super) struct Pages {
     /// When the last batch went because of its size.
     cut_at: Option<Instant>,
     pub(super) doubts: Doubts,
+    pub(super) passing: Passing,
     /// When each home was in doubt last. As many as there are homes.
     doubted_at: HashMap<Home, Instant>,
 }
@@ -83,6 +85,8 @@ struct Note {
     /// It was lost and waits in the spool: only what it has ended is still of interest here. The place of tasks becomes free
     /// with those before it.
     is_taken: bool,
+    /// It has outcomes after which their task goes on.
+    is_passing: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,12 +106,20 @@ impl About {
 
 impl Entry {
     /// The entry without what is known to be over; `None` if nothing is left of it.
-    fn open(self, finished: &Finished) -> Option<Entry> {
-        let What::Tasks(tasks) = &self.what else { return Some(self) };
-        let queue = &self.about.queue;
-        let is_open = |task: &&NewTask| !finished.contains(&(queue.clone(), task.id.clone()));
-        let open: Arc<[NewTask]> = tasks.iter().filter(is_open).cloned().collect();
-        (!open.is_empty()).then_some(Entry { what: What::Tasks(open), ..self })
+    fn open(self, finished: &Finished, passing: &Passing) -> Option<Entry> {
+        let About { queue, stamp, .. } = &self.about;
+        let what = match &self.what {
+            What::Tasks(tasks) => {
+                let is_open =
+                    |task: &&NewTask| !finished.contains(&(queue.clone(), task.id.clone()));
+                What::Tasks(tasks.iter().filter(is_open).cloned().collect())
+            }
+            What::Settlements(settlements) => {
+                let is_open = |settlement: &&Settlement| passing.is_open(queue, *stamp, settlement);
+                What::Settlements(settlements.iter().filter(is_open).cloned().collect())
+            }
+        };
+        (what.len() > 0).then_some(Entry { what, ..self })
     }
 }
 
@@ -179,7 +191,11 @@ impl Pages {
         // First, so that the ring never grows beyond its limit.
         self.prune(now, self.draft.len() + ENTRY_BYTES);
         let items = self.ring.push(&self.draft);
-        self.notes.push_back(Note { about, kind, items, is_taken: false });
+        let is_passing = match what {
+            What::Tasks(_) => false,
+            What::Settlements(all) => self.passing.add(&about.queue, about.stamp, all),
+        };
+        self.notes.push_back(Note { about, kind, items, is_taken: false, is_passing });
     }
 
     /// Lets go of what is old, of what was taken, and of the oldest until there is room for so many bytes.
@@ -194,7 +210,11 @@ impl Pages {
             if !is_over {
                 self.cut_at = Some(now);
             }
+            let passing = first.is_passing.then(|| self.read(first)).flatten();
             self.ring.drop_to(&first.items);
+            if let Some(Entry { about, what: What::Settlements(all) }) = passing {
+                self.passing.drop(&about.queue, about.stamp, &all);
+            }
             self.notes.pop_front();
         }
     }
@@ -263,7 +283,9 @@ impl Pages {
             if seen.contains(&lane) {
                 continue;
             }
-            if let Some(open) = self.read(note).and_then(|entry| entry.open(&finished)) {
+            if let Some(open) =
+                self.read(note).and_then(|entry| entry.open(&finished, &self.passing))
+            {
                 seen.insert(lane);
                 newest.push(open);
             }
@@ -288,7 +310,8 @@ impl Pages {
         let mut numbers = HashSet::new();
         let lost = self.kept().filter(is_lost);
         let once = lost.filter(|note| numbers.insert(note.about.stamp.seq));
-        let open = once.filter_map(|note| self.read(note)?.open(&finished)).collect();
+        let open =
+            once.filter_map(|note| self.read(note)?.open(&finished, &self.passing)).collect();
         for note in self.notes.iter_mut().filter(|note| is_lost(&&**note)) {
             note.is_taken = true;
         }

@@ -5,8 +5,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use outlast_core::{
-    Broker, BrokerError, Durability, Enqueued, Epoch, Health, Home, Kind, NewTask, QueueName,
-    SessionId, Stamp, Timestamp,
+    Broker, BrokerError, Claim, Durability, Enqueued, Epoch, Health, Home, Inspect, Kind, NewTask,
+    Outcome, PageRequest, QueueName, Selector, SessionId, Settlement, Stamp, TaskState, Timestamp,
 };
 use outlast_survive::Survivor;
 use outlast_testkit::fault::{Fault, FaultBroker, Verb};
@@ -313,6 +313,42 @@ async fn what_is_known_to_be_finished_is_not_offered_again_when_the_outcomes_are
     world.until_pending(&["next", "open"]).await;
     until(&world.survivor, "all is delivered", |s| s.outbox.items + s.journal.items == 0).await;
     world.until_pending(&["next", "open"]).await;
+}
+
+/// A process keeps its token. The failure of a task's earlier run was offered again after a flush, met the new run of the task in the
+/// same process, and the task ran a second time beside it.
+#[tokio::test]
+async fn a_failure_that_is_offered_again_does_not_meet_a_new_run_of_its_task() {
+    let world = World::new();
+    let broker = world.survivor.broker();
+    let of_worker = |seq| Stamp { seq, ..stamp_of(9) };
+    world.enqueue(0, 1, &["fails", "done"]).await;
+    let claims = broker.claim(&queue("q"), stamp(), NOW, &want(2)).await.expect("claims");
+    let at = NOW.plus(Duration::from_secs(60));
+    let attempt = outlast_core::Attempt::Spent;
+    let failed = Outcome::Retry { at, error: "no".to_owned(), attempt };
+    let outcomes = [failed, Outcome::Done { result: None }];
+    for ((claim, outcome), seq) in claims.claims.iter().zip(outcomes).zip(1..) {
+        let Claim::Task(claimed) = claim else { panic!("a task") };
+        let settlement = Settlement { lease: claimed.lease.clone(), outcome };
+        broker
+            .settle(&queue("q"), of_worker(seq), NOW, [settlement].into())
+            .await
+            .expect("settles");
+    }
+    world.forget_everything();
+    world.model().enqueue(&queue("q"), stamp(), NOW, tasks(&["fails"])).await.expect("is taken");
+    let answer = broker.claim(&queue("q"), of_worker(3), NOW, &want(1)).await.expect("claims");
+    assert!(answer.lost.is_some() && answer.claims.len() == 1, "{answer:?}");
+    until(&world.survivor, "what is over is offered again", |status| {
+        status.counts.offered_again > 0 && status.journal.items + status.outbox.items == 0
+    })
+    .await;
+    let active = Selector::state(TaskState::Active);
+    let active = world.model().tasks(&queue("q"), &active, &PageRequest::first(10), NOW).await;
+    let active: Vec<_> =
+        active.expect("lists").items.iter().map(|task| task.id.to_string()).collect();
+    assert_eq!(active, ["fails"]);
 }
 
 #[tokio::test]
