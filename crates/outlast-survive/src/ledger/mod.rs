@@ -165,7 +165,7 @@ impl Ledger {
 
     fn keep(&self, queue: &QueueName, stamp: Stamp, now: Timestamp, what: &What) {
         let (at, home, queue) = (Instant::now(), self.below.home(queue), queue.clone());
-        let about = About { at, home, queue, stamp, now, is_told: false };
+        let about = About { at, home, queue, stamp, now, told: None };
         self.pages().add(about, what);
     }
 
@@ -217,7 +217,7 @@ impl Ledger {
         }
         let entries = {
             let mut pages = self.pages();
-            pages.told(queue, told_by);
+            pages.told(queue, told_by, lost.after_seq);
             pages.take_lane((queue, told_by), lost.after_seq)
         };
         let mut offered_again = 0;
@@ -243,7 +243,7 @@ impl Ledger {
         for Entry { about, what } in newest {
             let now = about.now.plus(about.at.elapsed());
             let lost = match self.send(&about, &what, now).await {
-                Ok(lost) => lost.filter(|_| !about.is_told),
+                Ok(lost) => lost.filter(|lost| about.told != Some(lost.after_seq)),
                 Err(error) => match says(error.kind()) {
                     Says::Away => {
                         // Its own calls will find out when it answers.

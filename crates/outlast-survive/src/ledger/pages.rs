@@ -68,8 +68,8 @@ pub(super) struct About {
     pub(super) queue: QueueName,
     pub(super) stamp: Stamp,
     pub(super) now: Timestamp,
-    /// The loss that its answer told of is made good.
-    pub(super) is_told: bool,
+    /// The loss that its answer told of, and that was made good: everything after this number. A repeat has the same answer.
+    pub(super) told: Option<u64>,
 }
 
 pub(super) enum What {
@@ -318,11 +318,12 @@ impl Pages {
         open
     }
 
-    pub(super) fn told(&mut self, queue: &QueueName, stamp: &Stamp) {
+    /// The answer to this batch told of a loss after this number.
+    pub(super) fn told(&mut self, queue: &QueueName, stamp: &Stamp, after_seq: u64) {
         let is_it = |note: &&mut Note| {
             note.about.is_of_lane(queue, stamp) && note.about.stamp.seq == stamp.seq
         };
-        self.notes.iter_mut().filter(is_it).for_each(|note| note.about.is_told = true);
+        self.notes.iter_mut().filter(is_it).for_each(|note| note.about.told = Some(after_seq));
     }
 
     fn finished(&self) -> Finished {
@@ -356,7 +357,7 @@ mod tests {
         let task = NewTask::new(id, TaskType::stored("t"), Bytes::from(vec![0; bytes]));
         let (queue, what) = (QueueName::stored("q"), What::Tasks([task].into()));
         let (at, now) = (Instant::now(), Timestamp::from_seconds(0));
-        pages.add(About { at, home: home(), queue, stamp, now, is_told: false }, &what);
+        pages.add(About { at, home: home(), queue, stamp, now, told: None }, &what);
     }
 
     fn stamp(seq: u64) -> Stamp {

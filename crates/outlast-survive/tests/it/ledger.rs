@@ -211,6 +211,25 @@ async fn a_session_that_began_in_the_part_that_was_lost_is_made_good_though_the_
     world.until_pending(&["a", "b", "c", "d"]).await;
 }
 
+/// Whether a batch had told of a loss was remembered, and not of which. Asked after the second loss it told of more, and that was taken for
+/// a repeat of the first.
+#[tokio::test]
+async fn a_second_loss_that_the_same_batch_tells_of_is_made_good() {
+    let world = World::new();
+    let broker = world.survivor.broker();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    world.enqueue(0, 1, &["a"]).await;
+    let copy = world.model().save();
+    world.enqueue(0, 2, &["b"]).await;
+    world.model().restore(copy);
+    let answer = world.enqueue(0, 3, &["c"]).await;
+    assert_eq!(answer.lost.map(|lost| lost.after_seq), Some(1));
+    world.until_pending(&["a", "b", "c"]).await;
+    world.forget_everything();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    world.until_pending(&["a", "b", "c"]).await;
+}
+
 #[tokio::test]
 async fn other_data_that_is_noticed_by_whoever_looks_is_offered_what_was_acknowledged() {
     let world = World::new();
