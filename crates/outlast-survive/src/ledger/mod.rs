@@ -127,7 +127,11 @@ impl Ledger {
                 () = self.doubted.notified() => Vec::new(),
                 () = self.refused_long_enough() => Vec::new(),
                 event = events.recv() => match event {
-                    Ok(Event::EpochChanged { home, .. } | Event::Up { home, .. }) => vec![home],
+                    Ok(Event::EpochChanged { home, .. }) => {
+                        self.pages().changed(&home, Instant::now());
+                        vec![home]
+                    }
+                    Ok(Event::Up { home, .. }) => vec![home],
                     Ok(_) => continue,
                     // Some of what was missed may have been of this kind.
                     Err(broadcast::error::RecvError::Lagged(_)) => {
@@ -215,10 +219,15 @@ impl Ledger {
             tracing::error!(%queue, "the broker has forgotten a session, but not its data");
             return None;
         }
+        Some(self.store_again((queue, told_by), lost.after_seq).await)
+    }
+
+    /// Stores what was acknowledged of a lane between these two numbers.
+    async fn store_again(&self, (queue, told_by): (&QueueName, &Stamp), after_seq: u64) -> u64 {
         let entries = {
             let mut pages = self.pages();
-            pages.told(queue, told_by, lost.after_seq);
-            pages.take_lane((queue, told_by), lost.after_seq)
+            pages.told(queue, told_by, after_seq);
+            pages.take_lane((queue, told_by), after_seq)
         };
         let mut offered_again = 0;
         for entry in entries {
@@ -230,7 +239,7 @@ impl Ledger {
                 }
             }
         }
-        Some(offered_again)
+        offered_again
     }
 
     /// Sends the newest batch of every lane of the home again, or of some of its queues. Returns the queues that were refused.
@@ -242,8 +251,12 @@ impl Ledger {
         let (mut offered, mut refused) = (BTreeMap::<QueueName, u64>::new(), Queues::new());
         for Entry { about, what } in newest {
             let now = about.now.plus(about.at.elapsed());
-            let lost = match self.send(&about, &what, now).await {
-                Ok(lost) => lost.filter(|lost| about.told != Some(lost.after_seq)),
+            let again = match self.send(&about, &what, now).await {
+                Ok(Some(lost)) if about.told != Some(lost.after_seq) => {
+                    let again = self.offer_again((&about.queue, &about.stamp), lost, now).await;
+                    again.map(|again| again + what.len() as u64)
+                }
+                Ok(_) => None,
                 Err(error) => match says(error.kind()) {
                     Says::Away => {
                         // Its own calls will find out when it answers.
@@ -254,25 +267,35 @@ impl Ledger {
                         refused.insert(about.queue);
                         continue;
                     }
-                    Says::Here => {
-                        // One that has moved on tells by itself.
-                        if error.kind() != Kind::Superseded {
-                            tracing::error!(%error, queue = %about.queue, "could not ask what is remembered");
-                        }
-                        continue;
-                    }
+                    Says::Here => self.not_remembered(&about, &error).await,
                 },
             };
-            let Some(lost) = lost else { continue };
-            let again = self.offer_again((&about.queue, &about.stamp), lost, now).await;
             if let Some(again) = again {
-                *offered.entry(about.queue).or_default() += again + what.len() as u64;
+                *offered.entry(about.queue).or_default() += again;
             }
         }
         for (queue, offered_again) in offered {
             self.tell(&queue, offered_again);
         }
         refused
+    }
+
+    /// What is offered again of a lane that did not take the question. One that has moved on tells by itself, but not always here: a
+    /// batch whose reply was lost waits in the spool, and the process that delivers it hears of the loss. Yet a broker with other data
+    /// has nothing of what was acknowledged before.
+    async fn not_remembered(&self, about: &About, error: &BrokerError) -> Option<u64> {
+        let About { queue, stamp, .. } = about;
+        if error.kind() != Kind::Superseded {
+            tracing::error!(%error, %queue, "could not ask what is remembered");
+            return None;
+        }
+        if !self.pages().has_changed_since(about) {
+            return None;
+        }
+        // The one that was asked about is lost as well.
+        let behind = Stamp { seq: stamp.seq + 1, ..*stamp };
+        let again = self.store_again((queue, &behind), 0).await;
+        (again > 0).then_some(again)
     }
 
     async fn send(

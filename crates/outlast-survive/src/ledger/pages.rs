@@ -52,6 +52,8 @@ pub(super) struct Pages {
     pub(super) passing: Passing,
     /// When each home was in doubt last. As many as there are homes.
     doubted_at: HashMap<Home, Instant>,
+    /// When other data was noticed last behind each home. As many as there are homes.
+    changed_at: HashMap<Home, Instant>,
 }
 
 /// An acknowledged batch.
@@ -246,6 +248,16 @@ impl Pages {
         if self.kept().any(|note| note.about.home == *home) {
             self.doubts.add(home);
         }
+    }
+
+    /// Other data is behind the home.
+    pub(super) fn changed(&mut self, home: &Home, now: Instant) {
+        self.changed_at.insert(home.clone(), now);
+    }
+
+    /// True if other data is behind the home than when this was acknowledged.
+    pub(super) fn has_changed_since(&self, about: &About) -> bool {
+        self.changed_at.get(&about.home).is_some_and(|at| *at > about.at)
     }
 
     /// True if something of a lane was acknowledged before its home was in doubt: then a record of it that is gone went with

@@ -1,5 +1,6 @@
 //! The ledger: what the broker had acknowledged and has forgotten is offered again, and nothing else.
 
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use outlast_testkit::fault::{Fault, FaultBroker, Verb};
 use outlast_testkit::model::ModelBroker;
 
 use crate::kit::*;
-use crate::stand_in::StandIn;
+use crate::stand_in::{Before, StandIn};
 
 /// A name behind which another, empty broker can be put.
 struct Address {
@@ -228,6 +229,33 @@ async fn a_second_loss_that_the_same_batch_tells_of_is_made_good() {
     world.forget_everything();
     broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
     world.until_pending(&["a", "b", "c"]).await;
+}
+
+/// The reply to the batch that would have told of the loss was lost, and another process delivered it from the spool they share: that one
+/// was told, and has nothing to offer. Who had been acknowledged what was lost asked, heard that its lane had moved on, and was content.
+#[tokio::test]
+async fn a_loss_that_another_process_is_told_of_is_made_good() {
+    let world = World::new();
+    let way = FaultBroker::new(Arc::new(Before(world.address.clone())));
+    let (way, time) = (Arc::new(way), Arc::new(AtomicI64::new(NOW.as_millis())));
+    let cut_off = Bed::reopen(&way, world.folder.path(), &time);
+    let broker = cut_off.broker();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    let of_lane = |seq| Stamp { seq, ..stamp_of(7) };
+    broker.enqueue(&queue("q"), of_lane(1), NOW, tasks(&["a"])).await.expect("is taken");
+    broker.enqueue(&queue("q"), of_lane(2), NOW, tasks(&["b"])).await.expect("is taken");
+    world.forget_everything();
+    way.script(Verb::Enqueue, [Some(Fault::After)]);
+    for verb in [Verb::Enqueue, Verb::Health] {
+        way.always(verb, Fault::Busy);
+    }
+    broker.enqueue(&queue("q"), of_lane(3), NOW, tasks(&["c"])).await.expect("is stored");
+    world.until_pending(&["c"]).await;
+    way.heal();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    world.until_pending(&["a", "b", "c"]).await;
+    until(&cut_off, "it is counted", |status| status.counts.offered_again == 2).await;
+    assert_eq!(cut_off.status().expect("readable").counts.id_conflicts, 0);
 }
 
 #[tokio::test]
