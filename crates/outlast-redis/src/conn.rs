@@ -69,13 +69,16 @@ pub(crate) struct Server {
     address: Address,
     client: Client,
     /// What was learnt with the first connection. Later ones do not ask again: a server that is just recovering is to have its
-    /// clients back for one command each (law L9), and what has changed since shows in its answers.
+    /// clients back for one command each (law L9), and what has changed since shows in its answers: of one that refuses a user
+    /// or a call it is forgotten.
     known: Mutex<Option<Known>>,
 }
 
 /// What this process knows of a server. It has also given it the scripts.
 #[derive(Clone, Debug)]
 struct Known {
+    /// Whom it refuses these commands: credentials may change to another user's.
+    user: Option<String>,
     about: About,
     refused: Refused,
 }
@@ -149,18 +152,25 @@ impl Server {
                 on_push(push);
                 Ok::<(), redis::aio::SendError>(())
             });
-        let connecting = Phase::Connecting;
         let client = self.client().await?;
         let made = client.get_multiplexed_async_connection_with_config(&config).await;
-        let mut connection = made.map_err(|error| self.failed(error, connecting))?;
+        let mut connection = made.map_err(|error| {
+            let failed = self.failed(error, Phase::Connecting);
+            if failed.kind() == Kind::Misconfigured {
+                // Somebody changes its users: when it lets us in, their permissions may be others.
+                self.forget();
+            }
+            failed
+        })?;
         if class == Class::Probe {
             let refused = Refused::default();
             return Ok(Live::new(connection, About::unknown(), is_broken, false, refused));
         }
-        let known = self.known().clone();
-        let Known { about, refused } = match known {
+        let user = client.get_connection_info().redis_settings().username();
+        let known = self.known().clone().filter(|known| known.user.as_deref() == user);
+        let Known { about, refused, .. } = match known {
             Some(known) => known,
-            None => self.learn(&mut connection).await?,
+            None => self.learn(&mut connection, user).await?,
         };
         let is_told = match channel {
             Some(channel) => self.watch(&mut connection, channel).await?,
@@ -173,14 +183,23 @@ impl Server {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn learn(&self, connection: &mut MultiplexedConnection) -> Result<Known, BrokerError> {
+    async fn learn(
+        &self,
+        connection: &mut MultiplexedConnection,
+        user: Option<&str>,
+    ) -> Result<Known, BrokerError> {
         let about = self.about(connection).await?;
         self.load(connection, about.dialect).await?;
-        let refused = self.refused(connection, about.dialect).await?;
-        Ok(self.known().insert(Known { about, refused }).clone())
+        let names = self.refused(connection, about.dialect).await?;
+        let mut known = self.known();
+        // Two connections may learn at once: all of one user share one list, or what one of them hears would be lost on others.
+        let shared = known.take().filter(|known| known.user.as_deref() == user);
+        let refused = shared.map(|known| known.refused).unwrap_or_default();
+        refused.set(names);
+        Ok(known.insert(Known { user: user.map(str::to_owned), about, refused }).clone())
     }
 
-    /// What is known is of another server: the next connection asks anew.
+    /// What is known may not be true any more: the next connection asks anew.
     pub(crate) fn forget(&self) {
         *self.known() = None;
     }
@@ -237,13 +256,13 @@ impl Server {
         &self,
         connection: &mut MultiplexedConnection,
         dialect: Dialect,
-    ) -> Result<Refused, BrokerError> {
+    ) -> Result<Vec<String>, BrokerError> {
         let Some(question) = permissions::question(dialect, &self.address.root) else {
-            return Ok(Refused::default());
+            return Ok(Vec::new());
         };
         match question.query_async(connection).await {
-            Ok(answer) => Ok(Refused::new(permissions::refused(answer)?)),
-            Err(error) if error.code() == Some("NOPERM") => Ok(Refused::default()),
+            Ok(answer) => permissions::refused(answer),
+            Err(error) if error.code() == Some("NOPERM") => Ok(Vec::new()),
             Err(error) => Err(self.failed(error, Phase::Connecting)),
         }
     }

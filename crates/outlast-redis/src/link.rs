@@ -155,7 +155,8 @@ impl Link {
         }
         let answer = self.script_on(&live, call).await;
         if answer.as_ref().is_err_and(|error| error.kind() == Kind::Misconfigured) {
-            // What matters is the answer; the next call will ask again.
+            // What matters is the answer; the next call will ask again, and the next connection too.
+            self.inner.server.forget();
             if let Err(error) = self.ask_permissions(&live).await {
                 tracing::debug!(kind = %error.kind(), %error, "could not ask for permissions");
             }

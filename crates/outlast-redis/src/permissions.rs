@@ -1,8 +1,9 @@
 //! Which commands of the scripts the server's user may not use. A script that is refused one in the middle of its work has done
 //! the first half: so it is known before, and no script begins that could not end.
 //!
-//! Asked when a connection is made, and again whenever a permission turned out to be missing: it may have been taken away, or
-//! given, meanwhile. Redis 6.2 cannot be asked; there a missing permission shows when a script meets it.
+//! Asked with the first connection of a user, with the next one after the server refused a login or a call, and again whenever a
+//! permission turned out to be missing: it may have been given meanwhile. What is taken away from a user in silence, while it is
+//! connected or while its server restarts, shows when a script meets it; so does everything on Redis 6.2, which cannot be asked.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,15 +14,11 @@ use crate::answer;
 use crate::keys::Root;
 use crate::scripts::{Dialect, PERMISSIONS, Script};
 
-/// The commands that are refused on one connection.
+/// The commands that are refused to one user, on all its connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refused(Arc<Mutex<Vec<String>>>);
 
 impl Refused {
-    pub(crate) fn new(names: Vec<String>) -> Self {
-        Self(Arc::new(Mutex::new(names)))
-    }
-
     pub(crate) fn set(&self, names: Vec<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = names;
     }

@@ -1,7 +1,9 @@
 //! A user of the server's who may not do everything: nothing is half done.
 
-use outlast_core::{Broker, BrokerError, Kind, NewTask};
-use outlast_redis::RedisBroker;
+use std::sync::{Arc, Mutex};
+
+use outlast_core::{Broker, BrokerError, Credentials, Kind, Login, NewTask};
+use outlast_redis::{Options, RedisBroker};
 use outlast_testkit::conformance::words::{
     budget, done, due, grouped, once, retry, stamp, t, task, tasks, unique,
 };
@@ -154,4 +156,44 @@ async fn a_permission_that_a_script_does_not_need_is_not_missed() {
     enqueue(&user.broker(&place), &place.queue, stamp(1, 0, 1), tasks(&["a"]))
         .await
         .expect("stored");
+}
+
+/// What the first user was refused was taken for what every later one is: after credentials had changed to another user, scripts
+/// began that could not end.
+#[tokio::test]
+async fn another_user_is_asked_for_its_own_permissions() {
+    let Some(server) = asked() else { return };
+    let place = Place::new(server);
+    let (first, second) = (User::without(server, "lrem"), User::without(server, "zadd"));
+    let current = Arc::new(Mutex::new(first.name.clone()));
+    let asked = current.clone();
+    let login = Login::new(move || {
+        let user = asked.lock().expect("nobody panics with it").clone();
+        async { Ok::<_, std::io::Error>(Credentials::new(user, "word")) }
+    });
+    let url = format!("redis://{}/0?namespace={}", server.addr(), place.namespace);
+    let broker = RedisBroker::new(&url, Options::default().login(login)).expect("a broker");
+    enqueue(&broker, &place.queue, stamp(1, 0, 1), tasks(&["a"])).await.expect("stored");
+    second.name.clone_into(&mut current.lock().expect("nobody panics with it"));
+    let before = place.everything();
+    // On a connection of its own, which is the second user's.
+    let claimed = broker.claim(&place.queue, stamp(2, 0, 1), t(9), &want(5)).await;
+    assert!(!judge(&place, &before, claimed, "zadd"));
+}
+
+/// A server that refused a login was let change the user's permissions in the same go, and the next connection still went by
+/// the old ones.
+#[tokio::test]
+async fn a_user_who_was_locked_out_is_asked_again_when_it_may_come_back() {
+    let Some(server) = asked() else { return };
+    let place = Place::new(server);
+    let user = User::without(server, "lrem");
+    let broker = user.broker(&place);
+    enqueue(&broker, &place.queue, stamp(1, 0, 1), tasks(&["a"])).await.expect("stored");
+    user.set(&["off"]);
+    let claim = async || broker.claim(&place.queue, stamp(2, 0, 1), t(9), &want(5)).await;
+    failed(claim().await, Kind::Misconfigured);
+    user.set(&["on", "-zadd"]);
+    let before = place.everything();
+    assert!(!judge(&place, &before, claim().await, "zadd"));
 }
