@@ -23,8 +23,19 @@ pub(crate) fn classify(error: RedisError, shown: &str, phase: Phase) -> BrokerEr
         remedy => format!("{shown} ({remedy})"),
     };
     let concerns_its_queue = is_about_keys(kind, &error);
-    let failed = BrokerError::new(kind, what).with_source(error);
+    let failed = BrokerError::new(kind, what).with_source(without_arguments(error));
     if concerns_its_queue { failed.of_its_queue() } else { failed }
+}
+
+/// The error as it may be logged: a server that does not know a command repeats it with its arguments, and they may be a password
+/// or a payload.
+fn without_arguments(error: RedisError) -> RedisError {
+    let text = error.to_string();
+    let Some((before, repeated)) = text.split_once(UNKNOWN_COMMAND) else { return error };
+    let mut words = repeated.split_whitespace().map(|word| word.trim_matches([',', ':']));
+    let name = words.find(|word| !word.is_empty()).unwrap_or_default();
+    let said = format!("{before}{UNKNOWN_COMMAND} {name}");
+    RedisError::from((error.kind(), "not understood", said))
 }
 
 /// What is under a queue's keys, or that our user may not touch them, says nothing about other queues. No server names the
@@ -271,6 +282,23 @@ mod tests {
         assert_eq!(unheard.kind(), Kind::Ambiguous);
         let unheard = classify(server("TOO_MANY_REQUESTS slow down"), "h", Phase::Connecting);
         assert_eq!(unheard.kind(), Kind::Unavailable);
+    }
+
+    /// A server from before HELLO repeats what it does not understand: the password was in the logs, and in the outbox's notices.
+    #[test]
+    fn what_a_server_repeats_of_an_unknown_command_is_not_carried_on() {
+        for line in [
+            "ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'user' 's3cret' ",
+            "ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `user`, `s3cret`, ",
+            "ERR unknown command: HELLO 3 AUTH user s3cret",
+        ] {
+            let error = classify(server(line), "redis://h", Phase::Connecting);
+            assert_eq!(error.kind(), Kind::Misconfigured);
+            let source = error.source().expect("what the server said is below");
+            let said = format!("{error} {error:?} {source} {source:?}");
+            assert!(said.contains("unknown command") && said.contains("HELLO"), "{said}");
+            assert!(!said.contains("s3cret") && source.source().is_none(), "{said}");
+        }
     }
 
     #[test]

@@ -1,19 +1,30 @@
 //! How a connection is opened: what [`Connection::open`] does by itself, and what can be said otherwise.
 
+use std::fmt;
+
 use outlast_core::{Credentials, Login};
 
 use crate::Connection;
 use crate::connect::Contact;
 use crate::error::{Error, Result};
+use crate::mask::mask;
 use crate::survive::Survive;
 
-/// What a connection is opened with; see [`Connection::builder`].
-#[derive(Clone, Debug)]
+/// What a connection is opened with; see [`Connection::builder`]. Shown without the password.
+#[derive(Clone)]
 #[must_use = "nothing is opened yet"]
 pub struct ConnectionBuilder {
     url: String,
     store: Store,
     login: Option<Login>,
+}
+
+impl fmt::Debug for ConnectionBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, store, login } = self;
+        let mut shown = f.debug_struct("ConnectionBuilder");
+        shown.field("url", &mask(url)).field("store", store).field("login", login).finish()
+    }
 }
 
 /// Where tasks wait while the broker is away.
@@ -95,5 +106,19 @@ impl ConnectionBuilder {
         };
         let connection = Connection::reach(&self.url, Contact::Later, self.login).await?;
         connection.survive(survive).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever logged a builder logged the password in its URL.
+    #[test]
+    fn a_builder_is_shown_without_the_password() {
+        let builder = Connection::builder("redis://queue:s3cret@10.0.0.7/0");
+        let shown = format!("{builder:?}");
+        assert!(shown.contains("redis://queue:***@10.0.0.7/0"), "{shown}");
+        assert!(!shown.contains("s3cret"), "{shown}");
     }
 }
