@@ -144,7 +144,11 @@ impl Metrics {
                 let labels = vec![label(status), ("class", class.as_str().to_owned())];
                 (labels, degree(state))
             };
-            [of(Class::Produce, status.produce), of(Class::Consume, status.consume)]
+            [
+                of(Class::Produce, status.produce),
+                of(Class::Consume, status.consume),
+                of(Class::Admin, status.admin),
+            ]
         });
         let help = "Whether calls pass: 0 closed (they do), 1 half-open (one at a time), 2 open.";
         self.add(("outlast_breaker_state", help, MetricKind::Gauge), states);

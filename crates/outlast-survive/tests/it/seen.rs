@@ -81,6 +81,10 @@ async fn figures_have_stable_names_and_say_what_happened() {
     assert_eq!(value("outlast_outage_seconds", &[("home", &home)]), Some(8.0));
     let produce = [("home", home.as_str()), ("class", "produce")];
     assert!(value("outlast_breaker_state", &produce) > Some(0.0), "{metrics}");
+    for class in ["consume", "admin"] {
+        let labels = [("home", home.as_str()), ("class", class)];
+        assert!(value("outlast_breaker_state", &labels).is_some(), "{class}: {metrics}");
+    }
 
     let text = metrics.to_string();
     for line in [
