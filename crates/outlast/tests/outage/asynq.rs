@@ -367,7 +367,7 @@ async fn asynq_archives_unrun() -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn finding_3_a_task_of_ours_whose_claim_is_lost_runs_within_seconds() {
     let Some((world, proxy)) = World::behind_a_proxy().await else { return };
-    let other = Connection::open(&world.server.url()).await.unwrap().client();
+    let other = Connection::without_spool(&world.server.url()).await.unwrap().client();
     let worker = world.work();
     offer(&world, task("first")).await;
     world.until("it works", |world| world.history.is_done()).await;
