@@ -217,7 +217,8 @@ impl Shared {
         }
     }
 
-    /// True unless claims of this queue are known to be refused, or its home to be away.
+    /// True unless claims of this queue are known to be refused, or its home to be away: then it is not asked anything
+    /// beside the verbs either (law L9).
     pub(super) fn is_claimable(&self, queue: &QueueName) -> bool {
         self.survivor.as_ref().is_none_or(|survivor| survivor.is_claimable(queue))
     }
@@ -226,11 +227,6 @@ impl Shared {
     /// up the other queues. If that cannot be seen, the claim says why.
     pub(super) fn owes(&self, queue: &QueueName) -> bool {
         self.survivor.as_ref().is_some_and(|survivor| survivor.owes(queue).unwrap_or(false))
-    }
-
-    /// True while the home of a queue may be asked something beside the verbs (law L9).
-    pub(super) fn may_ask(&self, queue: &QueueName) -> bool {
-        self.survivor.as_ref().is_none_or(|survivor| survivor.is_claimable(queue))
     }
 
     pub(super) fn phase(&self) -> watch::Receiver<Phase> {

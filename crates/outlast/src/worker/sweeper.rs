@@ -55,7 +55,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 
 /// True if nobody knows how far the clocks are apart, and the home may be asked (law L9).
 fn is_unmeasured(shared: &Shared, queue: &WorkerQueue) -> bool {
-    !queue.skew.is_known() && shared.may_ask(&queue.name)
+    !queue.skew.is_known() && shared.is_claimable(&queue.name)
 }
 
 /// When expired leases may be taken back (law L8): not for a lease's length after this worker itself
