@@ -102,7 +102,7 @@ impl Context {
     /// What waits for the configured broker.
     pub(crate) async fn spool(&self) -> Result<Spool, CliError> {
         let config = self.load(&self.global.asked())?;
-        let Some(spool) = &config.spool else {
+        let Some(spool) = config.spool.as_ref().map_err(|why| *why)? else {
             return Err(CliError::usage(
                 "the embedded broker has no outbox: its file is on the same disk; name a server by --broker",
             ));
@@ -118,7 +118,8 @@ impl Context {
 
 /// Opens the configured broker so that its outages are outlived, where it may be away.
 pub(crate) async fn surviving(config: &Config, patience: Duration) -> Result<Connection, CliError> {
-    let Some(spool) = &config.spool else { return open(config).await };
+    let spool = config.spool.as_ref().map_err(|why| *why)?;
+    let Some(spool) = spool else { return open(config).await };
     config::make_spool_folder(spool)?;
     let survive = config.survive.survive(spool, patience);
     Connection::surviving(&config.broker.value, survive).await.map_err(cannot_open)

@@ -87,8 +87,8 @@ pub(crate) async fn run(context: &Context, _: &OutageArgs) -> Outcome {
     };
     let spool = match &config.spool {
         // Looking makes no file.
-        Some(file) if file.value.exists() => Some(context.spool().await?),
-        Some(_) | None => None,
+        Ok(Some(file)) if file.value.exists() => Some(context.spool().await?),
+        Ok(_) | Err(_) => None,
     };
     let (outbox, journal) = match &spool {
         Some(spool) => (waiting(spool, Store::Outbox)?, waiting(spool, Store::Journal)?),
@@ -119,7 +119,7 @@ pub(crate) async fn run(context: &Context, _: &OutageArgs) -> Outcome {
         eta_seconds,
         quarantined: outbox.quarantined + journal.quarantined,
         processes: None,
-        spool: config.spool.map(|spool| spool.value.display().to_string()),
+        spool: config.spool.ok().flatten().map(|spool| spool.value.display().to_string()),
     };
     match context.format() {
         Format::Json => {

@@ -25,7 +25,7 @@ mod survive;
 pub(crate) use check::{find_program, programs, unserved};
 pub(crate) use load::{Asked, load};
 pub(crate) use origin::{Origin, Sourced};
-pub(crate) use place::{make_folder, make_spool_folder, masked};
+pub(crate) use place::{NoPlace, make_folder, make_spool_folder, masked};
 pub(crate) use problem::Problems;
 pub(crate) use schedules::{ScheduleConfig, zone_hint};
 pub(crate) use show::{Setting, settings};
@@ -37,8 +37,9 @@ pub(crate) struct Config {
     /// The file that was read, if there is one.
     pub(crate) file: Option<Sourced<PathBuf>>,
     pub(crate) broker: Sourced<String>,
-    /// Where tasks wait for a broker that is away; `None` for the embedded one.
-    pub(crate) spool: Option<Sourced<PathBuf>>,
+    /// Where tasks wait for a broker that is away; `None` for the embedded one. No place for it concerns only who stores tasks:
+    /// whoever looks at the broker needs none.
+    pub(crate) spool: Result<Option<Sourced<PathBuf>>, NoPlace>,
     pub(crate) survive: SurviveConfig,
     pub(crate) worker: WorkerConfig,
     pub(crate) queues: Vec<QueueConfig>,

@@ -2,10 +2,31 @@
 //! a broker's URL is shown.
 
 use std::ffi::OsString;
+use std::fmt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use super::problem::Problem;
 use super::{Config, Origin, Sourced};
+use crate::exit::CliError;
+
+/// There is no file in which tasks could wait for a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NoPlace;
+
+impl fmt::Display for NoPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "no place for the outbox: neither XDG_STATE_HOME nor HOME is set; name a file by --spool",
+        )
+    }
+}
+
+impl From<NoPlace> for CliError {
+    fn from(why: NoPlace) -> Self {
+        CliError::usage(why.to_string())
+    }
+}
 
 /// The configuration that is read when none is named.
 pub(crate) const CONFIG_FILE: &str = "outlast.toml";
@@ -55,7 +76,7 @@ pub(crate) fn make_folder(config: &Config) -> Result<(), Problem> {
     let path = config.broker.value.strip_prefix("sqlite://").map(Path::new);
     let folder = path.and_then(Path::parent).filter(|_| config.broker.origin == Origin::Default);
     let Some(folder) = folder else { return Ok(()) };
-    std::fs::create_dir_all(folder).map_err(|error| {
+    private_folder(folder).map_err(|error| {
         let message = format!("could not make the broker's folder {}", folder.display());
         Problem::outside(message).with_source(error)
     })
@@ -65,12 +86,17 @@ pub(crate) fn make_folder(config: &Config) -> Result<(), Problem> {
 pub(crate) fn make_spool_folder(spool: &Sourced<PathBuf>) -> Result<(), Problem> {
     let folder = spool.value.parent().filter(|_| spool.origin == Origin::Default);
     let Some(folder) = folder else { return Ok(()) };
-    std::fs::create_dir_all(folder).map_err(|error| {
+    private_folder(folder).map_err(|error| {
         let folder = folder.display();
         let message =
             format!("could not make the outbox's folder {folder}; name a file by --spool");
         Problem::outside(message).with_source(error)
     })
+}
+
+/// Readable for its user alone, as the library makes it: payloads are nobody else's business.
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 /// An absolute path without asking the disk: the folder need not exist yet.
@@ -104,6 +130,20 @@ mod tests {
             "sqlite:///state/outlast/outlast.db"
         );
         assert!(embedded_broker(None, none).is_err());
+    }
+
+    /// What the program made first was readable for everybody, and then the library's tasks in it too.
+    #[test]
+    fn a_folder_of_nobodys_choice_is_its_users_alone() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let state = tempfile::tempdir().expect("a folder");
+        let folder = state.path().join("state/outlast");
+        let spool = Sourced::default(folder.join("outbox.db"));
+        make_spool_folder(&spool).expect("made");
+        let mode = folder.metadata().expect("is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        make_spool_folder(&spool).expect("there is one");
     }
 
     #[test]

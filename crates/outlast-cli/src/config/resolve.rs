@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast::{duration, limits};
+use outlast::{ErrorKind, duration, limits};
 use toml::Spanned;
 
 use super::load::Asked;
+use super::place::NoPlace;
 use super::problem::{Problem, Problems};
 use super::raw::{RawConfig, RawSurvive, RawWorker, line_of};
 use super::{Config, Origin, Sourced, WorkerConfig, place};
@@ -153,22 +154,31 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn spool(&mut self, broker: &str, raw: &RawSurvive, asked: &Asked) -> Option<Sourced<PathBuf>> {
+    fn spool(
+        &mut self,
+        broker: &str,
+        raw: &RawSurvive,
+        asked: &Asked,
+    ) -> Result<Option<Sourced<PathBuf>>, NoPlace> {
         if let Some(path) = &asked.spool {
-            return Some(Sourced::new(path.clone(), Origin::Flag("--spool")));
+            return Ok(Some(Sourced::new(path.clone(), Origin::Flag("--spool"))));
         }
-        if let Some(path) = (self.env)("OUTLAST_SPOOL").filter(|path| !path.is_empty()) {
-            return Some(Sourced::new(path.into(), Origin::Env("OUTLAST_SPOOL")));
+        // An embedded broker has none, as in the library; only who names one for this broker in particular gets it.
+        let is_embedded = broker.starts_with("sqlite:");
+        let variable = (self.env)("OUTLAST_SPOOL").filter(|path| !path.is_empty() && !is_embedded);
+        if let Some(path) = variable {
+            return Ok(Some(Sourced::new(path.into(), Origin::Env("OUTLAST_SPOOL"))));
         }
         if raw.spool.is_some() {
-            return self.named_spool(raw);
+            return Ok(self.named_spool(raw));
         }
         // The library's own place: a service and `outlast outbox` look into the same file.
         match outlast::survive::default_spool(broker, |name| (self.env)(name)) {
-            Ok(path) => path.map(Sourced::default),
+            Ok(path) => Ok(path.map(Sourced::default)),
+            Err(error) if matches!(error.kind(), ErrorKind::Spool(_)) => Err(NoPlace),
             Err(error) => {
                 self.problems.push(Problem::outside(error.to_string()));
-                None
+                Ok(None)
             }
         }
     }

@@ -23,8 +23,9 @@ pub(crate) fn settings(config: &Config) -> Vec<Setting> {
     }
     list.push("broker", masked(&config.broker.value), &config.broker.origin);
     match &config.spool {
-        Some(spool) => list.sourced("spool", spool, |path| path.display().to_string()),
-        None => list.push("spool", "none".to_owned(), &Origin::Default),
+        Ok(Some(spool)) => list.sourced("spool", spool, |path| path.display().to_string()),
+        Ok(None) => list.push("spool", "none".to_owned(), &Origin::Default),
+        Err(why) => list.push("spool", why.to_string(), &Origin::Default),
     }
     list.survive(&config.survive);
     let worker = &config.worker;

@@ -293,3 +293,32 @@ fn without_handlers_a_worker_says_what_to_do() {
     Home::empty().run(&["up"]).refused(2, "no handlers: there is no outlast.toml here");
     Home::with("").run(&["work"]).refused(2, "outlast.toml has no [[handler]]");
 }
+
+/// A container has no home: `config show` and `queue list` failed there for want of an outbox that they do not use.
+#[test]
+fn whoever_only_looks_needs_no_place_for_an_outbox() {
+    let home = Home::with("broker = 'redis://127.0.0.1:1'\n");
+    let run = |args: &[&str]| -> crate::home::Ran {
+        home.command(args).env_remove("HOME").output().expect("the program starts").into()
+    };
+    let shown = run(&["--json", "config", "show"]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(setting(&shown.objects(), "spool").0.contains("name a file by --spool"), "{shown:?}");
+    let listed = run(&["queue", "list"]);
+    assert!(listed.code == 4 && !listed.stderr.contains("outbox"), "{listed:?}");
+    assert_eq!(run(&["outage"]).code, 4);
+    for args in [&["task", "enqueue", "t"][..], &["outbox", "list"]] {
+        let refused = run(args);
+        assert!(refused.code == 2 && refused.stderr.contains("--spool"), "{refused:?}");
+    }
+}
+
+/// The variable is for the servers of a machine: with it an embedded broker, which needs no outbox, got one.
+#[test]
+fn an_embedded_broker_has_no_outbox_whatever_the_environment_says() {
+    let home = Home::with("broker = 'sqlite://tasks.db'\n");
+    let mut command = home.command(&["--json", "config", "show"]);
+    let ran: crate::home::Ran =
+        command.env("OUTLAST_SPOOL", "box.db").output().expect("the program starts").into();
+    assert_eq!(setting(&ran.objects(), "spool"), ("none".into(), "default".into()));
+}
