@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::BoxFuture;
 use outlast_core::broker::{EnqueueVerdict, Enqueued};
-use outlast_core::{BrokerError, NewTask, QueueName, Stamp};
+use outlast_core::{BrokerError, Kind, NewTask, QueueName, Stamp};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -79,15 +79,44 @@ impl Calls {
 
     /// The call for one task. Its lane is free again when it has been answered.
     pub(super) fn call(&self, line: &Line, stamp: Stamp, task: NewTask) -> LoneCall {
-        let (calls, (queue, on_outage)) = (self.clone(), line.clone());
+        let (queue, on_outage) = line.clone();
+        let flight = Flight { calls: self.clone(), queue, stamp, has_landed: false };
         let call = async move {
-            let tasks = Arc::new([task]);
-            let result = calls.connection.enqueue(on_outage, (&queue, stamp), tasks).await;
-            landed(&mut calls.lanes(), &queue, &stamp, &result);
-            calls.shared.landed.notify_one();
+            let (connection, queue) = (&flight.calls.connection, &flight.queue);
+            let result = connection.enqueue(on_outage, (queue, stamp), Arc::new([task])).await;
+            flight.landed(&result);
             result.map(|enqueued| enqueued.verdicts)
         };
         LoneCall { call: Some(Box::pin(call)), runtime: self.runtime.clone() }
+    }
+}
+
+/// The lane that a call has taken. A call that ends without an answer, because something below it panicked or its runtime has
+/// ended, gives it back as one whose fate is open: else its queue would have one lane less for ever.
+struct Flight {
+    calls: Calls,
+    queue: QueueName,
+    stamp: Stamp,
+    has_landed: bool,
+}
+
+impl Flight {
+    fn landed(mut self, result: &Result<Enqueued, BrokerError>) {
+        self.has_landed = true;
+        self.give_back(result);
+    }
+
+    fn give_back(&self, result: &Result<Enqueued, BrokerError>) {
+        landed(&mut self.calls.lanes(), &self.queue, &self.stamp, result);
+        self.calls.shared.landed.notify_one();
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if !self.has_landed {
+            self.give_back(&Err(BrokerError::new(Kind::Ambiguous, "the call was given up")));
+        }
     }
 }
 
@@ -109,7 +138,10 @@ impl LoneCall {
 
 impl Drop for LoneCall {
     fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
+        // One that has panicked must not be asked again; its `Flight` has given its lane back.
+        if let Some(call) = self.call.take()
+            && !std::thread::panicking()
+        {
             self.runtime.spawn(call);
         }
     }
@@ -167,6 +199,24 @@ mod tests {
         calls.landed().await;
         let next = calls.alone(&line()).expect("nothing is under way again");
         assert_eq!((next.session, next.seq), (stamp.session, stamp.seq + 1));
+    }
+
+    /// It was started once more, which panicked again, and its lane never came back.
+    #[tokio::test]
+    async fn a_call_that_panics_gives_its_lane_back() {
+        let (_, calls) = calls();
+        let stamp = calls.alone(&line()).expect("nothing is under way");
+        let flight = Flight { calls: calls.clone(), queue: line().0, stamp, has_landed: false };
+        let call = async move {
+            // All of it, as a call has it: one field alone would be a copy.
+            let flight = flight;
+            assert!(flight.has_landed, "something below the call is broken");
+            Ok(Vec::new())
+        };
+        let call = LoneCall { call: Some(Box::pin(call)), runtime: Handle::current() };
+        assert!(tokio::spawn(call.answer()).await.is_err_and(|error| error.is_panic()));
+        let next = calls.alone(&line()).expect("nothing is under way again");
+        assert_ne!(next.session, stamp.session, "nobody knows what became of the batch");
     }
 
     #[tokio::test]
