@@ -14,6 +14,10 @@ use crate::event::Event as Told;
 /// a thousand calls a second of which one in a hundred fails, two in a row come every ten seconds.
 const AWAY_IN_A_ROW: u32 = 3;
 
+/// How long no worker's call may have succeeded before the home counts as one that was out of reach, although its circuit never
+/// opened: a process with little to ask has few failures to count. A lease is renewed several times in the grace that follows.
+const UNREACHED_MAX: Duration = Duration::from_secs(3);
+
 /// What kind of work a call is. A home can fail in one class alone: one that is out of memory takes no new
 /// tasks and still hands out and settles those it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +99,8 @@ pub(super) struct HomeState {
     away_at: Moment,
     /// A worker's call has succeeded since the home went down.
     is_reached: bool,
+    /// Since when workers' calls fail and none succeeds; of a new home, since it was met.
+    unreached_since: Option<Moment>,
     epoch: Option<Epoch>,
     /// The queues that it refuses alone.
     pub(super) refused: Refused,
@@ -126,6 +132,7 @@ impl HomeState {
             outage: None,
             away_at: now,
             is_reached: true,
+            unreached_since: Some(now),
             epoch: None,
             refused: Refused::default(),
             pressure: Pressure::default(),
@@ -149,7 +156,11 @@ impl HomeState {
     /// True while workers may not have been able to report and to extend their leases, and for `grace` after: what
     /// has expired is left alone (law L8).
     pub(super) fn is_in_grace(&self, now: Moment, grace: Duration) -> bool {
-        self.is_away() || now.saturating_sub(self.away_at) < grace
+        self.is_away() || self.is_unreached(now) || now.saturating_sub(self.away_at) < grace
+    }
+
+    fn is_unreached(&self, now: Moment) -> bool {
+        self.unreached_since.is_some_and(|since| now.saturating_sub(since) > UNREACHED_MAX)
     }
 
     /// A home that refuses new tasks alone, for lack of memory or rights, is in reach of its workers: one of their
@@ -172,10 +183,18 @@ impl HomeState {
     }
 
     pub(super) fn on(&mut self, class: Class, event: Event, now: Now) -> Reply {
-        let was_away = self.is_away();
-        let has_succeeded =
-            matches!(event, Event::Ended(Outcome::Good) | Event::TrialEnded(Outcome::Good));
-        self.is_reached |= class == Class::Consume && has_succeeded;
+        let was_away = self.is_away() || self.is_unreached(now.moment);
+        if class == Class::Consume {
+            match event {
+                Event::Ended(Outcome::Good) | Event::TrialEnded(Outcome::Good) => {
+                    (self.is_reached, self.unreached_since) = (true, None);
+                }
+                Event::Ended(_) | Event::TrialEnded(_) => {
+                    self.unreached_since.get_or_insert(now.moment);
+                }
+                Event::Ask | Event::TrialDropped | Event::Probed(_) => {}
+            }
+        }
         let reply = self.circuits[class as usize].on(event, now.moment, now.dice);
         let circuit = &self.circuits[class as usize];
         let is_failing = class != Class::Admin
@@ -250,8 +269,12 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let now = Now { moment: 10 * GRACE, time: Timestamp::from_seconds(0), dice: 0.5 };
-            Self { state: HomeState::new(Duration::ZERO), now }
+            let mut now =
+                Now { moment: Duration::ZERO, time: Timestamp::from_seconds(0), dice: 0.5 };
+            let mut state = HomeState::new(now.moment);
+            state.on(Class::Consume, Event::Ended(Outcome::Good), now);
+            now.moment = 10 * GRACE;
+            Self { state, now }
         }
 
         fn ended(&mut self, class: Class, outcome: Outcome, times: u32) {
@@ -276,7 +299,7 @@ mod tests {
         let down = Outcome::Bad(Kind::Unavailable);
         let table = [
             (Class::Consume, 2, (false, false)),
-            // Not known to be down: it ends by itself.
+            // Not known to be down: it ends by itself, with the next success.
             (Class::Consume, 3, (true, false)),
             (Class::Consume, 5, (true, true)),
             (Class::Produce, 5, (true, true)),
@@ -285,6 +308,9 @@ mod tests {
             let mut world = World::new();
             assert!(!world.state.is_in_grace(world.now.moment, GRACE));
             world.ended(class, down, failures);
+            if world.state.is_well() {
+                world.ended(class, Outcome::Good, 1);
+            }
             assert_eq!(world.is_in_grace(down, false), expected, "{class:?}, {failures}");
         }
     }
@@ -297,5 +323,23 @@ mod tests {
         world.ended(Class::Consume, Outcome::Good, 1);
         assert_eq!(world.is_in_grace(Outcome::Good, true), (true, false));
         assert!(!world.state.is_well());
+    }
+
+    /// A worker that began while the server was silent asked it too little to open a circuit. Its grace period was over before
+    /// the server was back, and it took the tasks of a process that reported a second later.
+    #[test]
+    fn the_grace_period_begins_with_the_first_answer_of_a_home_that_nobody_reached() {
+        let began = |unreached: u64| {
+            let mut world = World::new();
+            world.state = HomeState::new(world.now.moment);
+            world.ended(Class::Consume, Outcome::Slow, 2);
+            world.now.moment += Duration::from_secs(unreached);
+            let while_unreached = world.state.is_in_grace(world.now.moment, GRACE);
+            world.ended(Class::Consume, Outcome::Good, 1);
+            world.now.moment += GRACE - Duration::from_secs(1);
+            (while_unreached, world.state.is_in_grace(world.now.moment, GRACE))
+        };
+        assert_eq!(began(2), (true, false), "it has just been met");
+        assert_eq!(began(22), (true, true));
     }
 }
