@@ -18,7 +18,7 @@ use crate::drain::Drain;
 use crate::event::{Counts, Event, Events};
 use crate::journal::{Journal, JournalMode};
 use crate::keep::Keeper;
-use crate::ledger::{Ledger, LedgerLimits};
+use crate::ledger::{Delivering, Ledger, LedgerLimits};
 use crate::metrics::Metrics;
 use crate::noticer::Noticer;
 use crate::outbox::Outbox;
@@ -184,8 +184,9 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
     let journal = Arc::new(journal);
     let outbox = Outbox::new(journal.clone(), keeper(journal.clone(), config.patience));
 
+    let delivering = Arc::new(Delivering { below: ledger.clone() });
     let drain = Arc::new(Drain::new(
-        (ledger.clone(), breaker.clone()),
+        (delivering, breaker.clone()),
         spool.clone(),
         events.clone(),
         clock.clone(),

@@ -56,15 +56,8 @@ layer! { Ledger, hands through [rest],
         now: Timestamp,
         tasks: Arc<[NewTask]>,
     ) -> Result<Enqueued, BrokerError> {
-        let result = self.below.enqueue(queue, stamp, now, tasks.clone()).await;
-        self.heard(queue, result.as_ref().err());
-        let answer = result?;
         let is_in = |verdict: &EnqueueVerdict| matches!(verdict, EnqueueVerdict::Accepted { .. });
-        if answer.verdicts.iter().any(is_in) {
-            self.keep(queue, stamp, now, &What::Tasks(tasks));
-        }
-        self.told(queue, &stamp, answer.lost, now).await;
-        Ok(answer)
+        self.enqueue_and_keep(queue, stamp, now, tasks, is_in).await
     }
 
     async fn claim(
@@ -95,12 +88,46 @@ layer! { Ledger, hands through [rest],
         let is_in = |verdict: &SettleVerdict| {
             matches!(verdict, SettleVerdict::Applied | SettleVerdict::Adopted)
         };
-        if answer.verdicts.iter().any(is_in) {
-            self.keep(queue, stamp, now, &What::Settlements(settlements));
-        }
+        let settlements = those(settlements, &answer.verdicts, is_in);
+        self.keep(queue, stamp, now, &What::Settlements(settlements));
         self.told(queue, &stamp, answer.lost, now).await;
         Ok(answer)
     }
+}
+
+/// The ledger as the drain uses it. Whoever stored a task was told yes, so it is also kept if the broker calls it a conflict or a
+/// duplicate: it may be its own, acknowledged at the moment of a loss and offered again for nothing. Were it kept by nobody then,
+/// the next loss would be its end.
+pub(crate) struct Delivering {
+    pub(crate) below: Arc<Ledger>,
+}
+
+layer! { Delivering, hands through [claim settle rest],
+    async fn enqueue(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        tasks: Arc<[NewTask]>,
+    ) -> Result<Enqueued, BrokerError> {
+        let is_there = |verdict: &EnqueueVerdict| match verdict {
+            EnqueueVerdict::Accepted { .. }
+            | EnqueueVerdict::Stored
+            | EnqueueVerdict::Duplicate { .. }
+            | EnqueueVerdict::IdConflict => true,
+            EnqueueVerdict::Rejected(_) => false,
+        };
+        self.below.enqueue_and_keep(queue, stamp, now, tasks, is_there).await
+    }
+}
+
+/// The items whose verdicts are like this. The answer to a repeat may speak of more items than could still be read: then all.
+fn those<T: Clone, V>(items: Arc<[T]>, verdicts: &[V], is_in: impl Fn(&V) -> bool) -> Arc<[T]> {
+    if verdicts.len() != items.len() || verdicts.iter().all(&is_in) {
+        return items;
+    }
+    let judged = items.iter().zip(verdicts);
+    judged.filter(|(_, verdict)| is_in(verdict)).map(|(item, _)| item.clone()).collect()
 }
 
 impl Ledger {
@@ -167,7 +194,28 @@ impl Ledger {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Enqueues, and keeps the tasks whose verdicts are like this.
+    async fn enqueue_and_keep(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        tasks: Arc<[NewTask]>,
+        is_in: impl Fn(&EnqueueVerdict) -> bool + Send,
+    ) -> Result<Enqueued, BrokerError> {
+        let result = self.below.enqueue(queue, stamp, now, tasks.clone()).await;
+        self.heard(queue, result.as_ref().err());
+        let answer = result?;
+        let tasks = those(tasks, &answer.verdicts, is_in);
+        self.keep(queue, stamp, now, &What::Tasks(tasks));
+        self.told(queue, &stamp, answer.lost, now).await;
+        Ok(answer)
+    }
+
     fn keep(&self, queue: &QueueName, stamp: Stamp, now: Timestamp, what: &What) {
+        if what.len() == 0 {
+            return;
+        }
         let (at, home, queue) = (Instant::now(), self.below.home(queue), queue.clone());
         let about = About { at, home, queue, stamp, now, told: None };
         self.pages().add(about, what);
