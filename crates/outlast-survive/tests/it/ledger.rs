@@ -231,6 +231,23 @@ async fn a_second_loss_that_the_same_batch_tells_of_is_made_good() {
     world.until_pending(&["a", "b", "c"]).await;
 }
 
+/// A task that was acknowledged in the moment of a loss was offered again for nothing, and met itself. Nobody kept it then, so the next
+/// loss was its end.
+#[tokio::test]
+async fn a_stored_task_that_meets_itself_is_made_good_after_the_next_loss() {
+    let world = World::new();
+    let broker = world.survivor.broker();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    world.model().enqueue(&queue("q"), stamp_of(8), NOW, tasks(&["a"])).await.expect("is taken");
+    world.goes_down();
+    world.enqueue(0, 1, &["a"]).await;
+    world.comes_back();
+    until(&world.survivor, "it meets itself", |status| status.counts.id_conflicts == 1).await;
+    world.forget_everything();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    world.until_pending(&["a"]).await;
+}
+
 /// The reply to the batch that would have told of the loss was lost, and another process delivered it from the spool they share: that one
 /// was told, and has nothing to offer. Who had been acknowledged what was lost asked, heard that its lane had moved on, and was content.
 #[tokio::test]
