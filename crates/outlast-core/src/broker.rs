@@ -438,6 +438,9 @@ pub struct Health {
     pub clock: Option<Timestamp>,
     /// The incarnation of its data: another value means that other data is behind the same address.
     pub epoch: Epoch,
+    /// Which run of its server answers, and of which line of replicas: another value means that it was restarted, or that another
+    /// server has its place, and so that it may have forgotten something. Empty where there is no server, or it does not tell.
+    pub run: String,
     /// Its software, such as `sqlite 3.54.1`.
     pub software: String,
     /// Whether there is room for new tasks.

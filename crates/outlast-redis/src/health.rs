@@ -24,14 +24,16 @@ impl Inner {
         let server = answer::text(next())?;
         let about = self.server.judge(&server)?;
         self.server.saw(&about);
-        let role = role_of(&answer::text(next())?);
+        let replication = answer::text(next())?;
+        let (role, run) = (role_of(&replication), run_of(&server, &replication));
         // A replica of a primary that was never looked at has none: it is empty until then.
         let epoch = Epoch(answer::text(next())?);
         let memory = Memory {
             used_percent: used_percent(&answer::text(next())?),
             is_full: answer::int(next())? > 0,
         };
-        Ok(Health { role, clock: clock_of(&server), epoch, software: about.software, memory })
+        let (clock, software) = (clock_of(&server), about.software);
+        Ok(Health { role, clock, epoch, run, software, memory })
     }
 }
 
@@ -39,6 +41,19 @@ impl Inner {
 fn role_of(replication: &str) -> Role {
     let is_replica = replication.lines().any(|line| line.trim() == "role:slave");
     if is_replica { Role::Replica } else { Role::Primary }
+}
+
+/// Its run and the line of replicas that it belongs to: both change with a restart, the latter alone when it was given the data of
+/// another server.
+fn run_of(server: &str, replication: &str) -> String {
+    let field = |text: &str, name: &str| {
+        let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
+        value.unwrap_or_default().to_owned()
+    };
+    match (field(server, "run_id"), field(replication, "master_replid")) {
+        (run, line) if run.is_empty() && line.is_empty() => String::new(),
+        (run, line) => format!("{run}/{line}"),
+    }
 }
 
 /// What counts against `maxmemory`, in percent of it. A server that makes room by itself is always full, and refuses nothing.
@@ -86,6 +101,20 @@ mod tests {
         assert_eq!(used_percent(&info(0, "noeviction")), None);
         assert_eq!(used_percent(&info(1000, "allkeys-lru")), None);
         assert_eq!(used_percent(""), None);
+    }
+
+    #[test]
+    fn a_run_is_another_one_after_a_restart_and_with_other_data() {
+        let run = |run: &str, line: &str| {
+            run_of(
+                &format!("redis_version:7\r\nrun_id:{run}\r\n"),
+                &format!("master_replid:{line}\r\n"),
+            )
+        };
+        assert_eq!(run("a", "b"), "a/b");
+        assert_ne!(run("a", "b"), run("c", "b"));
+        assert_ne!(run("a", "b"), run("a", "c"));
+        assert_eq!(run_of("", ""), "", "who may not ask knows nothing");
     }
 
     #[test]

@@ -286,7 +286,8 @@ impl Broker for SqliteBroker {
         };
         let epoch = Epoch(self.inner.epoch.clone());
         let software = format!("sqlite {}", rusqlite::version());
-        Ok(Health { role, clock: None, epoch, software, memory: Memory::default() })
+        let (run, memory) = (String::new(), Memory::default());
+        Ok(Health { role, clock: None, epoch, run, software, memory })
     }
 }
 

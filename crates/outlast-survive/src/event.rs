@@ -73,6 +73,11 @@ pub enum Event {
         /// What is there now.
         to: Epoch,
     },
+    /// Another run of the server answers: it was restarted, or another one has its place. It may have forgotten something.
+    ServerChanged {
+        /// The home.
+        home: Home,
+    },
     /// A task from the outbox was not stored, because one like it was there.
     Duplicate {
         /// Its queue.
@@ -229,6 +234,7 @@ impl Events {
             Event::Down { .. } => self.add(Counter::Outages, 1),
             Event::Up { .. }
             | Event::EpochChanged { .. }
+            | Event::ServerChanged { .. }
             | Event::QueueRefused { .. }
             | Event::QueueAdmitted { .. }
             | Event::MemoryScarce { .. }
@@ -298,6 +304,9 @@ fn log(event: &Event) {
         }
         Event::EpochChanged { home, from, to } => {
             tracing::error!(home = %home.0, from = from.0, to = to.0, "other data is behind this broker");
+        }
+        Event::ServerChanged { home } => {
+            tracing::info!(home = %home.0, "another run of the server answers: it is asked what it remembers");
         }
         Event::Duplicate { queue, id, of } => {
             let of = of.as_ref().map(TaskId::as_str);

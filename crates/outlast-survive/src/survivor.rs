@@ -42,6 +42,9 @@ const LINGER_QUIET: Duration = Duration::from_millis(500);
 /// The same for an outcome, for which nobody waits but the end of the process.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a process that ends waits until what the broker has forgotten is on the disk.
+const CALM_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long no process of ours takes expired leases back after an outage: three beats of a worker.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -109,6 +112,7 @@ pub enum OnOutage {
 pub struct Survivor {
     outbox: Arc<Outbox>,
     journal: Arc<Journal>,
+    ledger: Arc<Ledger>,
     breaker: Arc<Breaker>,
     spool: Spool,
     events: Arc<Events>,
@@ -192,13 +196,24 @@ pub fn wrap(broker: Arc<dyn Broker>, config: Config) -> Result<Survivor, SpoolEr
         clock.clone(),
     ));
     let noticer = Arc::new(Noticer::new(breaker.clone(), spool.clone(), clock.clone()));
-    let (deliver, ask, note) = (drain.clone().run(), ledger.run(), noticer.clone().run());
+    let (deliver, ask, note) = (drain.clone().run(), ledger.clone().run(), noticer.clone().run());
     let all = async move {
         tokio::join!(deliver, ask, note);
     };
     let draining = Draining(Mutex::new(Some(tokio::spawn(all))));
     let outbox = Arc::new(outbox);
-    Ok(Survivor { outbox, journal, breaker, spool, events, clock, drain, noticer, draining })
+    Ok(Survivor {
+        outbox,
+        journal,
+        ledger,
+        breaker,
+        spool,
+        events,
+        clock,
+        drain,
+        noticer,
+        draining,
+    })
 }
 
 impl std::fmt::Debug for Survivor {
@@ -362,6 +377,8 @@ impl Survivor {
 
     /// Stops delivering, so that another process may go on at once. What waits stays on the disk.
     pub async fn stop(&self) {
+        // What the broker has just told to be lost is known to this process alone.
+        let _ = tokio::time::timeout(CALM_PATIENCE, self.ledger.calm()).await;
         if let Some(task) = self.draining.take() {
             // It was aborted: what it answers is that.
             let _ = task.await;

@@ -66,6 +66,7 @@ pub(super) enum News {
     Down(Home, Outage),
     Up(Home, Duration),
     Epoch { home: Home, from: Epoch, to: Epoch },
+    Server(Home),
     Refused { home: Home, queue: QueueName, outage: Outage },
     Admitted { home: Home, queue: QueueName, after: Duration },
     Memory { home: Home, used_percent: u8, is_scarce: bool },
@@ -77,6 +78,7 @@ impl From<News> for Told {
             News::Down(home, Outage { kind, reason, .. }) => Told::Down { home, kind, reason },
             News::Up(home, after) => Told::Up { home, after },
             News::Epoch { home, from, to } => Told::EpochChanged { home, from, to },
+            News::Server(home) => Told::ServerChanged { home },
             News::Refused { home, queue, outage } => {
                 Told::QueueRefused { home, queue, reason: outage.reason }
             }
@@ -102,10 +104,12 @@ pub(super) struct HomeState {
     /// Since when workers' calls fail and none succeeds; of a new home, since it was met.
     unreached_since: Option<Moment>,
     epoch: Option<Epoch>,
+    /// Which run of its server was seen last.
+    run: Option<String>,
     /// The queues that it refuses alone.
     pub(super) refused: Refused,
     pub(super) pressure: Pressure,
-    /// When data was seen to be there that was not known before.
+    /// When data, or a run of the server, was seen to be there that was not known before.
     renewed_at: Option<Moment>,
     /// A prober is under way: one per home.
     pub(super) is_probed: bool,
@@ -134,6 +138,7 @@ impl HomeState {
             is_reached: true,
             unreached_since: Some(now),
             epoch: None,
+            run: None,
             refused: Refused::default(),
             pressure: Pressure::default(),
             renewed_at: None,
@@ -253,6 +258,16 @@ impl HomeState {
         }
         let from = from.filter(|from| from != epoch)?;
         Some(News::Epoch { home: home.clone(), from, to: epoch.clone() })
+    }
+
+    /// Notes which run of the server answered. One that does not tell is none.
+    pub(super) fn served_by(&mut self, home: &Home, run: &str, now: Moment) -> Option<News> {
+        if run.is_empty() || self.run.as_deref() == Some(run) {
+            return None;
+        }
+        let before = self.run.replace(run.to_owned());
+        self.renewed_at = Some(now);
+        before.map(|_| News::Server(home.clone()))
     }
 }
 

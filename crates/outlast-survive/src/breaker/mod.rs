@@ -17,7 +17,7 @@ mod watermark;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use outlast_core::{Beat, Broker, BrokerError, Health, Home, Kind, Memory, QueueName};
+use outlast_core::{Beat, Broker, BrokerError, Health, Home, Kind, Memory, QueueName, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -146,7 +146,17 @@ impl Breaker {
         !is_held && self.homes().get(&home).is_none_or(admits)
     }
 
-    /// True if data that was not known before was seen at a home within this time.
+    /// What the clock of this process says.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// True if nothing says that the home is down.
+    pub(crate) fn is_well(&self, home: &Home) -> bool {
+        self.homes().get(home).is_none_or(HomeState::is_well)
+    }
+
+    /// True if data, or a run of the server, that was not known before was seen at a home within this time.
     pub(crate) fn is_renewed(&self, home: &Home, within: Duration) -> bool {
         let now = self.begun.elapsed();
         let renewed_at = self.homes().get(home).and_then(HomeState::renewed_at);
@@ -349,7 +359,8 @@ impl Breaker {
                 used_percent,
                 is_scarce,
             });
-            [memory, state.seen(home, &health.epoch, now)]
+            let server = state.served_by(home, &health.run, now);
+            [memory, server, state.seen(home, &health.epoch, now)]
         };
         for news in news.into_iter().flatten() {
             self.events.tell(news.into());

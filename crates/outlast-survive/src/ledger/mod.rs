@@ -7,36 +7,35 @@
 //! that failed answers again, or has other data, or another lane has told of a loss, the newest batch of each
 //! lane is sent once more under its own stamp. A broker that remembers it answers as before; one that does not
 //! applies it and tells what else the lane has lost. What is known to be finished is not offered again.
+//!
+//! This file is the way of every call, which only notes; what follows from the notes is done in `watch`.
 
 mod doubts;
 mod pages;
 mod passing;
 mod ring;
+mod tidings;
+mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use outlast_core::{
-    Broker, BrokerError, Claims, EnqueueVerdict, Enqueued, Home, Kind, Lost, NewTask, QueueName,
-    SettleVerdict, Settled, Settlement, Stamp, Timestamp, Want,
+    Broker, BrokerError, Claims, EnqueueVerdict, Enqueued, Lost, NewTask, QueueName, SettleVerdict,
+    Settled, Settlement, Stamp, Timestamp, Want,
 };
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::breaker::Breaker;
-use crate::event::{Event, Events};
+use crate::event::Events;
 use crate::layer::layer;
-use crate::spool::{NewItem, Parcel, Spool, SpoolError};
-use crate::verb::{Enqueues, Settlements, Verb};
+use crate::spool::{Loss, Spool};
 
 pub use pages::LedgerLimits;
 
-use doubts::{Queues, Says, says};
-use pages::{About, Entry, Pages, What};
-
-/// Between two rounds of questions: a home that fails every now and then is not asked all the time.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+use doubts::{Says, says};
+use pages::{About, Pages, What};
+use tidings::Teller;
 
 /// Keeps what was acknowledged.
 pub(crate) struct Ledger {
@@ -44,8 +43,12 @@ pub(crate) struct Ledger {
     spool: Spool,
     events: Arc<Events>,
     pages: Mutex<Pages>,
-    /// Rung when a home in doubt answers again.
+    /// Rung when a home in doubt answers again, or a loss was told of.
     doubted: Notify,
+    /// Rung when all losses that were told of have been made good.
+    calmed: Notify,
+    /// Which process this is, also to one that has the same pid in another container.
+    me: i64,
 }
 
 layer! { Ledger, hands through [rest],
@@ -71,7 +74,7 @@ layer! { Ledger, hands through [rest],
         self.heard(queue, result.as_ref().err());
         let answer = result?;
         self.pages().passing.claimed(queue, &answer.claims);
-        self.told(queue, &stamp, answer.lost, now).await;
+        self.told(queue, stamp, answer.lost, now);
         Ok(answer)
     }
 
@@ -89,20 +92,22 @@ layer! { Ledger, hands through [rest],
             matches!(verdict, SettleVerdict::Applied | SettleVerdict::Adopted)
         };
         let settlements = those(settlements, &answer.verdicts, is_in);
+        // First, so that nothing which may be lost is let go for its age.
+        self.told(queue, stamp, answer.lost, now);
         self.keep(queue, stamp, now, &What::Settlements(settlements));
-        self.told(queue, &stamp, answer.lost, now).await;
         Ok(answer)
     }
 }
 
 /// The ledger as the drain uses it. Whoever stored a task was told yes, so it is also kept if the broker calls it a conflict or a
 /// duplicate: it may be its own, acknowledged at the moment of a loss and offered again for nothing. Were it kept by nobody then,
-/// the next loss would be its end.
+/// the next loss would be its end. And what it delivers may be the batch of another process, which is to know of a loss that the
+/// answer tells of: it has been acknowledged what is lost.
 pub(crate) struct Delivering {
     pub(crate) below: Arc<Ledger>,
 }
 
-layer! { Delivering, hands through [claim settle rest],
+layer! { Delivering, hands through [claim rest],
     async fn enqueue(
         &self,
         queue: &QueueName,
@@ -117,7 +122,21 @@ layer! { Delivering, hands through [claim settle rest],
             | EnqueueVerdict::IdConflict => true,
             EnqueueVerdict::Rejected(_) => false,
         };
-        self.below.enqueue_and_keep(queue, stamp, now, tasks, is_there).await
+        let answer = self.below.enqueue_and_keep(queue, stamp, now, tasks, is_there).await?;
+        self.below.pass_on(queue, stamp, answer.lost, now).await;
+        Ok(answer)
+    }
+
+    async fn settle(
+        &self,
+        queue: &QueueName,
+        stamp: Stamp,
+        now: Timestamp,
+        settlements: Arc<[Settlement]>,
+    ) -> Result<Settled, BrokerError> {
+        let answer = self.below.settle(queue, stamp, now, settlements).await?;
+        self.below.pass_on(queue, stamp, answer.lost, now).await;
+        Ok(answer)
     }
 }
 
@@ -138,56 +157,8 @@ impl Ledger {
         events: Arc<Events>,
     ) -> Self {
         let pages = Mutex::new(Pages::new(limits));
-        Self { below, spool, events, pages, doubted: Notify::new() }
-    }
-
-    /// Asks the homes whose memory is in doubt, for ever. Safe to drop at any moment.
-    pub(crate) fn run(self: Arc<Self>) -> impl Future<Output = ()> + Send {
-        // From here on, not from the first poll.
-        let events = self.events.listen();
-        self.listen(events)
-    }
-
-    async fn listen(self: Arc<Self>, mut events: broadcast::Receiver<Event>) {
-        loop {
-            let renewed = tokio::select! {
-                () = self.doubted.notified() => Vec::new(),
-                () = self.refused_long_enough() => Vec::new(),
-                event = events.recv() => match event {
-                    Ok(Event::EpochChanged { home, .. }) => {
-                        self.pages().changed(&home, Instant::now());
-                        vec![home]
-                    }
-                    Ok(Event::Up { home, .. }) => vec![home],
-                    Ok(_) => continue,
-                    // Some of what was missed may have been of this kind.
-                    Err(broadcast::error::RecvError::Lagged(_)) => {
-                        self.below.status().into_iter().map(|status| status.home).collect()
-                    }
-                    Err(broadcast::error::RecvError::Closed) => return,
-                },
-            };
-            for home in &renewed {
-                self.doubt(home);
-            }
-            let homes = self.pages().doubts.take(Instant::now());
-            for (home, queues) in &homes {
-                let refused = self.ask(home, queues.as_ref()).await;
-                self.pages().doubts.asked(home, refused, Instant::now());
-            }
-            if !homes.is_empty() {
-                tokio::time::sleep(ASK_EVERY).await;
-            }
-        }
-    }
-
-    /// Waits until queues that were refused are to be asked again: for ever if there are none.
-    async fn refused_long_enough(&self) {
-        let again_at = self.pages().doubts.again_at();
-        match again_at {
-            Some(again_at) => tokio::time::sleep_until(again_at).await,
-            None => std::future::pending().await,
-        }
+        let (doubted, calmed) = (Notify::new(), Notify::new());
+        Self { below, spool, events, pages, doubted, calmed, me: rand::random() }
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
@@ -207,8 +178,8 @@ impl Ledger {
         self.heard(queue, result.as_ref().err());
         let answer = result?;
         let tasks = those(tasks, &answer.verdicts, is_in);
+        self.told(queue, stamp, answer.lost, now);
         self.keep(queue, stamp, now, &What::Tasks(tasks));
-        self.told(queue, &stamp, answer.lost, now).await;
         Ok(answer)
     }
 
@@ -229,158 +200,20 @@ impl Ledger {
         }
     }
 
-    /// A home that answers may have forgotten something.
-    fn doubt(&self, home: &Home) {
-        let mut pages = self.pages();
-        pages.doubt(home, Instant::now());
-        if pages.doubts.answers(home) {
-            self.doubted.notify_one();
-        }
-    }
-
-    /// Makes good what the answer to a batch says is lost, and has the other lanes of the home asked.
-    async fn told(&self, queue: &QueueName, told_by: &Stamp, lost: Option<Lost>, now: Timestamp) {
+    /// Notes that the answer to a batch tells of a loss.
+    fn told(&self, queue: &QueueName, told_by: Stamp, lost: Option<Lost>, now: Timestamp) {
         let Some(lost) = lost else { return };
-        let Some(offered_again) = self.offer_again((queue, told_by), lost, now).await else {
-            return;
-        };
-        self.tell(queue, offered_again);
-        self.doubt(&self.below.home(queue));
+        let loss = Loss { queue: queue.clone(), told_by, lost, now };
+        self.pages().tidings.add(loss, Teller::Call);
+        self.doubted.notify_one();
     }
 
-    fn tell(&self, queue: &QueueName, offered_again: u64) {
-        let (queue, is_partly) = (queue.clone(), self.pages().is_cut());
-        self.events.tell(Event::Lost { queue, offered_again, is_partly });
-    }
-
-    /// Stores what a lane has lost in the spool, to be sent again. `None` if it has not lost anything.
-    async fn offer_again(
-        &self,
-        (queue, told_by): (&QueueName, &Stamp),
-        lost: Lost,
-        now: Timestamp,
-    ) -> Option<u64> {
-        let is_of_before =
-            || self.pages().is_older_than_doubt(&self.below.home(queue), queue, told_by);
-        if lost.after_seq == 0 && !is_of_before() && !self.has_other_data(queue, now).await {
-            // The record of the session is gone and nothing else: too old, or evicted.
-            tracing::error!(%queue, "the broker has forgotten a session, but not its data");
-            return None;
+    /// Lets the other processes know of the same.
+    async fn pass_on(&self, queue: &QueueName, told_by: Stamp, lost: Option<Lost>, now: Timestamp) {
+        let Some(lost) = lost else { return };
+        let loss = Loss { queue: queue.clone(), told_by, lost, now };
+        if let Err(error) = self.spool.tell_loss(self.me, loss).await {
+            tracing::error!(%error, %queue, "could not tell other processes of a loss");
         }
-        Some(self.store_again((queue, told_by), lost.after_seq).await)
-    }
-
-    /// Stores what was acknowledged of a lane between these two numbers.
-    async fn store_again(&self, (queue, told_by): (&QueueName, &Stamp), after_seq: u64) -> u64 {
-        let entries = {
-            let mut pages = self.pages();
-            pages.told(queue, told_by, after_seq);
-            pages.take_lane((queue, told_by), after_seq)
-        };
-        let mut offered_again = 0;
-        for entry in entries {
-            match self.store(&entry).await {
-                Ok(count) => offered_again += count,
-                Err(error) => {
-                    let count = entry.what.len();
-                    tracing::error!(%error, count, "could not offer again what the broker has forgotten");
-                }
-            }
-        }
-        offered_again
-    }
-
-    /// Sends the newest batch of every lane of the home again, or of some of its queues. Returns the queues that were refused.
-    async fn ask(&self, home: &Home, queues: Option<&Queues>) -> Queues {
-        let mut newest = self.pages().newest(home);
-        // Outcomes go first: a task that is offered again may be claimed at once, and they are not of that run.
-        newest.sort_by_key(|entry| matches!(entry.what, What::Tasks(_)));
-        newest.retain(|entry| queues.is_none_or(|queues| queues.contains(&entry.about.queue)));
-        let (mut offered, mut refused) = (BTreeMap::<QueueName, u64>::new(), Queues::new());
-        for Entry { about, what } in newest {
-            let now = about.now.plus(about.at.elapsed());
-            let again = match self.send(&about, &what, now).await {
-                Ok(Some(lost)) if about.told != Some(lost.after_seq) => {
-                    let again = self.offer_again((&about.queue, &about.stamp), lost, now).await;
-                    again.map(|again| again + what.len() as u64)
-                }
-                Ok(_) => None,
-                Err(error) => match says(error.kind()) {
-                    Says::Away => {
-                        // Its own calls will find out when it answers.
-                        self.pages().doubt(home, Instant::now());
-                        break;
-                    }
-                    Says::Nothing => {
-                        refused.insert(about.queue);
-                        continue;
-                    }
-                    Says::Here => self.not_remembered(&about, &error).await,
-                },
-            };
-            if let Some(again) = again {
-                *offered.entry(about.queue).or_default() += again;
-            }
-        }
-        for (queue, offered_again) in offered {
-            self.tell(&queue, offered_again);
-        }
-        refused
-    }
-
-    /// What is offered again of a lane that did not take the question. One that has moved on tells by itself, but not always here: a
-    /// batch whose reply was lost waits in the spool, and the process that delivers it hears of the loss. Yet a broker with other data
-    /// has nothing of what was acknowledged before.
-    async fn not_remembered(&self, about: &About, error: &BrokerError) -> Option<u64> {
-        let About { queue, stamp, .. } = about;
-        if error.kind() != Kind::Superseded {
-            tracing::error!(%error, %queue, "could not ask what is remembered");
-            return None;
-        }
-        if !self.pages().has_changed_since(about) {
-            return None;
-        }
-        // The one that was asked about is lost as well.
-        let behind = Stamp { seq: stamp.seq + 1, ..*stamp };
-        let again = self.store_again((queue, &behind), 0).await;
-        (again > 0).then_some(again)
-    }
-
-    async fn send(
-        &self,
-        About { queue, stamp, .. }: &About,
-        what: &What,
-        now: Timestamp,
-    ) -> Result<Option<Lost>, BrokerError> {
-        match what {
-            What::Tasks(tasks) => {
-                Ok(self.below.enqueue(queue, *stamp, now, tasks.clone()).await?.lost)
-            }
-            What::Settlements(settlements) => {
-                Ok(self.below.settle(queue, *stamp, now, settlements.clone()).await?.lost)
-            }
-        }
-    }
-
-    /// True if other data is behind the home than when the oldest of what is kept was acknowledged, or it cannot be known.
-    async fn has_other_data(&self, queue: &QueueName, now: Timestamp) -> bool {
-        let home = self.below.home(queue);
-        let health = self.below.health(&home, now).await;
-        let keep_for = self.pages().limits().keep_for;
-        health.is_err() || self.below.is_renewed(&home, keep_for)
-    }
-
-    /// Without a number: the lane has moved on, and what it lost was not applied.
-    async fn store(&self, entry: &Entry) -> Result<u64, SpoolError> {
-        let (store, items): (_, Arc<[NewItem]>) = match &entry.what {
-            What::Tasks(tasks) => (Enqueues::STORE, tasks.iter().map(Enqueues::item).collect()),
-            What::Settlements(settlements) => {
-                (Settlements::STORE, settlements.iter().map(Settlements::item).collect())
-            }
-        };
-        let (queue, durability) = (entry.about.queue.clone(), entry.about.stamp.durability);
-        let (now, count) = (entry.about.now, items.len() as u64);
-        let parcel = Parcel { store, queue, now, durability, stamp: None, items };
-        self.spool.store(parcel).await.map(|_| count)
     }
 }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::doubts::{Doubts, Says};
 use super::passing::Passing;
 use super::ring::{Place, Ring};
+use super::tidings::Tidings;
 
 /// How much of what was acknowledged is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +53,9 @@ pub(super) struct Pages {
     pub(super) passing: Passing,
     /// When each home was in doubt last. As many as there are homes.
     doubted_at: HashMap<Home, Instant>,
-    /// When other data was noticed last behind each home. As many as there are homes.
-    changed_at: HashMap<Home, Instant>,
+    /// When something of each home was kept last. As many as there are homes.
+    kept_at: HashMap<Home, Instant>,
+    pub(super) tidings: Tidings,
 }
 
 /// An acknowledged batch.
@@ -188,6 +190,10 @@ impl Pages {
 
     pub(super) fn add(&mut self, about: About, what: &What) {
         let now = about.at;
+        match self.kept_at.get_mut(&about.home) {
+            Some(at) => *at = now,
+            None => drop(self.kept_at.insert(about.home.clone(), now)),
+        }
         self.draft.clear();
         let kind = what.write(&mut self.draft);
         // First, so that the ring never grows beyond its limit.
@@ -203,8 +209,8 @@ impl Pages {
     /// Lets go of what is old, of what was taken, and of the oldest until there is room for so many bytes.
     fn prune(&mut self, now: Instant, room: usize) {
         while let Some(first) = self.notes.front() {
-            let is_old =
-                self.doubts.is_empty() && now.duration_since(first.about.at) > self.limits.keep_for;
+            let is_in_doubt = !self.doubts.is_empty() || self.tidings.is_owing();
+            let is_old = !is_in_doubt && now.duration_since(first.about.at) > self.limits.keep_for;
             let is_over = is_old || (first.is_taken && first.kind == Kind::Tasks);
             if !is_over && self.bytes() + room <= self.limits.bytes_max {
                 break;
@@ -250,14 +256,13 @@ impl Pages {
         }
     }
 
-    /// Other data is behind the home.
-    pub(super) fn changed(&mut self, home: &Home, now: Instant) {
-        self.changed_at.insert(home.clone(), now);
-    }
-
-    /// True if other data is behind the home than when this was acknowledged.
-    pub(super) fn has_changed_since(&self, about: &About) -> bool {
-        self.changed_at.get(&about.home).is_some_and(|at| *at > about.at)
+    /// The homes of which something is kept that is not old, and those that are in doubt.
+    pub(super) fn homes_of_late(&self, now: Instant) -> Vec<Home> {
+        let is_late = |at: &Instant| {
+            now.duration_since(*at) <= self.limits.keep_for || !self.doubts.is_empty()
+        };
+        let late = self.kept_at.iter().filter(|(_, at)| is_late(at));
+        late.map(|(home, _)| home.clone()).collect()
     }
 
     /// True if something of a lane was acknowledged before its home was in doubt: then a record of it that is gone went with

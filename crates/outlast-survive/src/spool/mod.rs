@@ -6,6 +6,7 @@
 
 mod error;
 mod line;
+mod losses;
 mod mark;
 mod notices;
 mod open;
@@ -27,6 +28,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::Notify;
 
 pub use error::{SpoolError, SpoolErrorKind};
+pub(crate) use losses::Loss;
 pub use notices::Notice;
 pub use people::{Quarantined, Stored, Waiting};
 pub use tasks::{Shelf, StoredTask};

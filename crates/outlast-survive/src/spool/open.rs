@@ -19,6 +19,9 @@ const OWNER: &str = include_str!("../../sql/owner.sql");
 /// See `notices.rs`.
 const NOTICE: &str = include_str!("../../sql/notice.sql");
 
+/// See `losses.rs`.
+const LOSS: &str = include_str!("../../sql/loss.sql");
+
 /// How long a write waits for other processes: an fsync each, and a slow disk takes a second for one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,9 +51,12 @@ pub(super) fn writer(path: &Path) -> Result<Connection, SpoolError> {
     .map_err(failed)?;
     match is_new {
         true => create(&conn, path)?,
-        // One of before it was noted whose a spool is, and who is in an outage.
+        // One of before it was noted whose a spool is, who is in an outage, and what was lost.
         false => {
-            [OWNER, NOTICE].iter().try_for_each(|sql| conn.execute_batch(sql)).map_err(failed)?;
+            [OWNER, NOTICE, LOSS]
+                .iter()
+                .try_for_each(|sql| conn.execute_batch(sql))
+                .map_err(failed)?;
         }
     }
     Ok(conn)
@@ -126,7 +132,9 @@ fn create(conn: &Connection, path: &Path) -> Result<(), SpoolError> {
         let ours =
             format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
         match is_new {
-            true => [OWNER, NOTICE, sql, &ours].iter().try_for_each(|sql| conn.execute_batch(sql)),
+            true => {
+                [OWNER, NOTICE, sql, LOSS, &ours].iter().try_for_each(|sql| conn.execute_batch(sql))
+            }
             false => Ok(()),
         }
         .map_err(failed)

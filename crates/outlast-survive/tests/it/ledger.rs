@@ -275,6 +275,71 @@ async fn a_loss_that_another_process_is_told_of_is_made_good() {
     assert_eq!(cut_off.status().expect("readable").counts.id_conflicts, 0);
 }
 
+/// The same after a failover to a replica that was behind: its data has the same name, so that whoever had been acknowledged what was
+/// lost took the answer "your lane has moved on" for a sign that all was well.
+#[tokio::test]
+async fn a_part_that_is_lost_is_made_good_though_another_process_is_told_of_it() {
+    let world = World::new();
+    let way = FaultBroker::new(Arc::new(Before(world.address.clone())));
+    let (way, time) = (Arc::new(way), Arc::new(AtomicI64::new(NOW.as_millis())));
+    let cut_off = Bed::reopen(&way, world.folder.path(), &time);
+    let broker = cut_off.broker();
+    let of_lane = |seq| Stamp { seq, ..stamp_of(7) };
+    broker.enqueue(&queue("q"), of_lane(1), NOW, tasks(&["a"])).await.expect("is taken");
+    let copy = world.model().save();
+    broker.enqueue(&queue("q"), of_lane(2), NOW, tasks(&["b"])).await.expect("is taken");
+    world.model().restore(copy);
+    way.script(Verb::Enqueue, [Some(Fault::After)]);
+    for verb in [Verb::Enqueue, Verb::Health] {
+        way.always(verb, Fault::Busy);
+    }
+    broker.enqueue(&queue("q"), of_lane(3), NOW, tasks(&["c"])).await.expect("is stored");
+    world.until_pending(&["a", "c"]).await;
+    way.heal();
+    world.until_pending(&["a", "b", "c"]).await;
+    assert_eq!(cut_off.status().expect("readable").counts.offered_again, 1);
+}
+
+/// A producer that has nothing more to say was told nothing: its server came back without its task, and it noticed with its next call,
+/// if there was one.
+#[tokio::test]
+async fn a_process_that_has_nothing_more_to_ask_notices_that_its_server_is_another_one() {
+    for is_flushed in [true, false] {
+        let world = World::new();
+        let broker = world.survivor.broker();
+        broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+        let copy = world.model().save();
+        world.enqueue(0, 1, &["a"]).await;
+        match is_flushed {
+            true => world.forget_everything(),
+            false => world.model().restore(copy),
+        }
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(6)).await;
+        tokio::time::resume();
+        world.until_pending(&["a"]).await;
+    }
+}
+
+/// The batches of a lane were given up before they were on the disk, and what the disk refused was gone.
+#[tokio::test]
+async fn what_was_forgotten_waits_in_memory_while_the_spool_does_not_take_it() {
+    let (world, time) = (World::new(), Arc::new(AtomicI64::new(NOW.as_millis())));
+    let way = Arc::new(FaultBroker::new(Arc::new(Before(world.address.clone()))));
+    let folder = tempfile::tempdir().expect("a folder");
+    let cramped = Bed::reopen_as(&way, folder.path(), &time, |config| config.limits.items_max = 1);
+    let broker = cramped.broker();
+    broker.health(&broker.home(&queue("q")), NOW).await.expect("is well");
+    let of_lane = |seq| Stamp { seq, ..stamp_of(7) };
+    for (seq, id) in [(1, "a"), (2, "b"), (3, "c")] {
+        broker.enqueue(&queue("q"), of_lane(seq), NOW, tasks(&[id])).await.expect("is taken");
+    }
+    world.forget_everything();
+    broker.enqueue(&queue("q"), of_lane(4), NOW, tasks(&["d"])).await.expect("is taken");
+    world.until_pending(&["a", "b", "c", "d"]).await;
+    until(&cramped, "they are counted", |status| status.counts.offered_again == 3).await;
+}
+
 #[tokio::test]
 async fn other_data_that_is_noticed_by_whoever_looks_is_offered_what_was_acknowledged() {
     let world = World::new();

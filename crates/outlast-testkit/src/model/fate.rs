@@ -23,6 +23,7 @@ impl ModelBroker {
     /// behind. The epoch is data, so it comes back too.
     pub fn restore(&self, saved: Saved) {
         *self.world() = saved.0;
+        self.restarts.fetch_add(1, Ordering::Relaxed);
         self.bell.notify_waiters();
     }
 

@@ -23,7 +23,7 @@ mod sweep;
 mod wait;
 mod world;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -49,6 +49,8 @@ pub struct ModelBroker {
     bell: Notify,
     /// How often everything was lost.
     flushes: AtomicU64,
+    /// How often something older came back.
+    restarts: AtomicU64,
 }
 
 impl ModelBroker {
@@ -59,6 +61,7 @@ impl ModelBroker {
             world: Mutex::new(World::new(archive_max)),
             bell: Notify::new(),
             flushes: AtomicU64::new(0),
+            restarts: AtomicU64::new(0),
         }
     }
 
@@ -184,6 +187,7 @@ impl Broker for ModelBroker {
             role: Role::Primary,
             clock: None,
             epoch: Epoch(format!("model {}", self.world().epoch)),
+            run: self.restarts.load(Ordering::Relaxed).to_string(),
             software: format!("model {}", env!("CARGO_PKG_VERSION")),
             memory: Memory::default(),
         })
