@@ -2,8 +2,18 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use outlast_core::Timestamp;
+use tokio::time::Instant;
+
+/// What "for ever" is, as a time to wait: far away, and no overflow.
+const FOR_EVER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// The moment in which a wait of this length is over, however long somebody wants to wait.
+pub(crate) fn end_of(wait: Duration) -> Instant {
+    Instant::now() + wait.min(FOR_EVER)
+}
 
 /// What tells the time.
 #[derive(Clone)]

@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Clock;
 use crate::breaker::{Admin, Breaker, Class, HomeStatus, Watermark};
+use crate::clock::end_of;
 use crate::drain::Drain;
 use crate::event::{Counts, Event, Events};
 use crate::journal::{Journal, JournalMode};
@@ -280,12 +281,14 @@ impl Survivor {
         now: Timestamp,
         tasks: Arc<[NewTask]>,
     ) -> Result<Enqueued, BrokerError> {
-        let until = Instant::now() + at_most;
+        let until = end_of(at_most);
         let (mut is_open, mut tries) = (false, 0);
         loop {
-            let error = match self.journal.enqueue(queue, stamp, now, tasks.clone()).await {
-                Ok(enqueued) => return Ok(enqueued),
-                Err(error) => error,
+            let attempt = timeout_at(until, self.journal.enqueue(queue, stamp, now, tasks.clone()));
+            let error = match attempt.await {
+                Ok(Ok(enqueued)) => return Ok(enqueued),
+                Ok(Err(error)) => error,
+                Err(_) => BrokerError::new(Kind::Ambiguous, "the broker did not answer in time"),
             };
             is_open |= error.kind() == Kind::Ambiguous;
             let is_final = match error.kind() {
@@ -361,7 +364,7 @@ impl Survivor {
     /// # Errors
     /// [`SpoolError`] if the spool cannot be read.
     pub async fn linger(&self, at_most: Duration) -> Result<(), SpoolError> {
-        let until = Instant::now() + at_most;
+        let until = end_of(at_most);
         let (mut left, mut give_up) = (u64::MAX, until);
         loop {
             let (waiting, now) = (self.spool.waiting(Store::Outbox)?.items, Instant::now());

@@ -77,7 +77,7 @@ impl Lanes {
         self.prune_at = SESSIONS_IDLE_MAX.max(2 * self.sessions.len());
     }
 
-    /// The claim came back without anything: the broker keeps no record of it.
+    /// Nothing was sent under this number, or it was a claim that came back without anything: the broker keeps no record of it.
     pub(crate) fn empty(&mut self, queue: &QueueName, stamp: &Stamp) {
         if let Some(session) = self.landed(queue, stamp) {
             session.session.withdrawn(stamp);

@@ -129,6 +129,30 @@ async fn an_enqueue_that_waits_pauses_between_its_attempts_although_nothing_is_k
     assert!(begun.elapsed() > Duration::from_millis(300), "{:?}", begun.elapsed());
 }
 
+/// Its attempt was waited for as long as the broker takes to be given up, however short the wait was to be.
+#[tokio::test(start_paused = true)]
+async fn an_enqueue_that_waits_a_second_for_a_silent_broker_waits_no_longer() {
+    let bed = Bed::new();
+    bed.faults.always(Verb::Enqueue, Fault::Hang);
+    let (wait, begun) = (OnOutage::Wait(Duration::from_secs(1)), Instant::now());
+    let (q, stamp) = (queue("q"), stamp());
+    let error = bed.survivor.enqueue(wait, (&q, stamp), NOW, tasks(&["a"])).await;
+    assert_eq!(error.expect_err("nothing is answered").kind(), Kind::Ambiguous);
+    assert!(begun.elapsed() < Duration::from_millis(1100), "{:?}", begun.elapsed());
+}
+
+/// The end of such a wait is beyond what a clock can say, and that was a panic.
+#[tokio::test(start_paused = true)]
+async fn an_enqueue_may_wait_for_ever() {
+    let bed = Bed::new();
+    bed.faults.script(Verb::Enqueue, [Some(Fault::Busy)]);
+    let (q, stamp) = (queue("q"), stamp());
+    let for_ever = OnOutage::Wait(Duration::MAX);
+    let answer = bed.survivor.enqueue(for_ever, (&q, stamp), NOW, tasks(&["a"])).await;
+    answer.expect("the second attempt succeeds");
+    bed.survivor.linger(Duration::MAX).await.expect("nothing is left");
+}
+
 #[tokio::test]
 async fn a_call_that_hangs_counts_before_it_ends() {
     let bed = Bed::new();

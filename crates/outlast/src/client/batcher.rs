@@ -5,14 +5,18 @@
 //! gets the latency of one call, and sixty-four callers get the throughput of large batches.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use outlast_core::broker::{EnqueueVerdict, Enqueued};
-use outlast_core::{BrokerError, NewTask, QueueName, Stamp, limits};
+use outlast_core::{BrokerError, Kind, NewTask, QueueName, Stamp, limits};
 use outlast_survive::OnOutage;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::alone::{Calls, landed};
 use crate::Connection;
@@ -32,6 +36,9 @@ const BYTES_WAITING_MAX: usize = 16 * limits::BATCH_BYTES_MAX;
 /// 43,000 with eight).
 pub(super) const LANES: u16 = 4;
 
+/// How much longer than was said a caller waits for the answer of a call that ends in that moment.
+const ANSWER_MARGIN: Duration = Duration::from_millis(100);
+
 pub(super) type Answer = std::result::Result<Vec<EnqueueVerdict>, BrokerError>;
 
 /// What travels together: tasks of one queue whose callers want the same in an outage.
@@ -45,13 +52,51 @@ pub(super) struct Job {
     /// Of all payloads together.
     bytes: usize,
     answer: oneshot::Sender<Answer>,
+    /// It is about to leave, or has left.
+    is_sent: Arc<AtomicBool>,
 }
 
 impl Job {
-    pub(super) fn new(line: Line, tasks: Vec<NewTask>) -> (Self, oneshot::Receiver<Answer>) {
+    pub(super) fn new(line: Line, tasks: Vec<NewTask>) -> (Self, Pending) {
         let (answer, receiver) = oneshot::channel();
         let bytes = tasks.iter().map(|task| task.payload.len()).sum();
-        (Self { line, tasks, bytes, answer }, receiver)
+        let (is_sent, begun) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let pending = Pending { on_outage: line.1, begun, receiver, is_sent: is_sent.clone() };
+        (Self { line, tasks, bytes, answer, is_sent }, pending)
+    }
+
+    /// False for one whose caller has waited long enough: it stays here, and its caller knows that.
+    fn leaves(&self) -> bool {
+        self.is_sent.store(true, Ordering::SeqCst);
+        !(matches!(self.line.1, OnOutage::Wait(_)) && self.answer.is_closed())
+    }
+}
+
+/// The answer to a job, to come.
+#[derive(Debug)]
+pub(super) struct Pending {
+    on_outage: OnOutage,
+    begun: Instant,
+    receiver: oneshot::Receiver<Answer>,
+    is_sent: Arc<AtomicBool>,
+}
+
+impl Pending {
+    /// Whoever waits for the broker waits no longer than was said, also where others wait before.
+    pub(super) async fn get(mut self) -> Result<Answer> {
+        let OnOutage::Wait(at_most) = self.on_outage else {
+            return self.receiver.await.map_err(|_| gone());
+        };
+        // The call itself knows better what has become of it, and answers at the same moment.
+        let left = at_most.saturating_add(ANSWER_MARGIN).saturating_sub(self.begun.elapsed());
+        if let Ok(answer) = tokio::time::timeout(left, &mut self.receiver).await {
+            return answer.map_err(|_| gone());
+        }
+        // First, so that what has not left by now never does.
+        drop(self.receiver);
+        let kind =
+            if self.is_sent.load(Ordering::SeqCst) { Kind::Ambiguous } else { Kind::Unavailable };
+        Ok(Err(BrokerError::new(kind, "the broker was waited for behind others, and in vain")))
     }
 }
 
@@ -78,7 +123,7 @@ impl Batcher {
             None => {
                 let (job, answer) = Job::new(line.clone(), vec![task]);
                 self.submit(job).await?;
-                answer.await.map_err(|_| gone())?
+                answer.get().await?
             }
         };
         verdicts?.into_iter().next().ok_or_else(gone)
@@ -175,9 +220,13 @@ impl Loop {
 
     fn send(&mut self, line: &Line, stamp: Stamp) {
         let Some(jobs) = self.waiting.get_mut(line) else { return };
-        let Batch { tasks, bytes, callers } = fill(jobs);
-        self.tasks_waiting -= tasks.len();
-        self.bytes_waiting -= bytes;
+        let Batch { tasks, taken_tasks, taken_bytes, callers, .. } = fill(jobs);
+        self.tasks_waiting -= taken_tasks;
+        self.bytes_waiting -= taken_bytes;
+        if tasks.is_empty() {
+            self.calls.lanes().empty(&line.0, &stamp);
+            return;
+        }
         let (connection, (queue, on_outage)) = (self.calls.connection().clone(), line.clone());
         self.under_way.push(Box::pin(async move {
             let result = connection.enqueue(on_outage, (&queue, stamp), tasks.into()).await;
@@ -210,6 +259,9 @@ impl Loop {
 struct Batch {
     tasks: Vec<NewTask>,
     bytes: usize,
+    /// What has left the line, with those whose callers have gone.
+    taken_tasks: usize,
+    taken_bytes: usize,
     /// How many tasks each caller has in it, in order.
     callers: Vec<(usize, oneshot::Sender<Answer>)>,
 }
@@ -224,6 +276,11 @@ fn fill(jobs: &mut VecDeque<Job>) -> Batch {
             break;
         }
         let Some(mut job) = jobs.pop_front() else { break };
+        batch.taken_tasks += job.tasks.len();
+        batch.taken_bytes += job.bytes;
+        if !job.leaves() {
+            continue;
+        }
         batch.bytes += job.bytes;
         batch.callers.push((job.tasks.len(), job.answer));
         batch.tasks.append(&mut job.tasks);
@@ -237,9 +294,6 @@ pub(super) fn gone() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
     use futures_util::poll;
     use outlast_core::{TaskId, TaskType};
     use outlast_testkit::fault::{Fault, FaultBroker, Verb};

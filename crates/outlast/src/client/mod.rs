@@ -18,7 +18,7 @@ pub use request::{Task, TaskRequest};
 
 use crate::error::{Error, Result};
 use crate::{Clock, Connection, Inspector};
-use batcher::{Batcher, Job, gone};
+use batcher::{Batcher, Job};
 
 /// Enqueues tasks. Cheap to clone; the calls of all clones coalesce into batches.
 ///
@@ -33,7 +33,7 @@ use batcher::{Batcher, Job, gone};
 #[derive(Clone, Debug)]
 pub struct Client {
     connection: Connection,
-    batcher: Arc<Batcher>,
+    batchers: Arc<Batchers>,
     payload_max: usize,
     on_outage: OnOutage,
 }
@@ -57,10 +57,9 @@ impl Client {
     /// Outside a tokio runtime.
     #[must_use]
     pub fn new(connection: &Connection) -> Self {
-        let batcher = Batcher::new(connection.clone());
         Self {
             connection: connection.clone(),
-            batcher: Arc::new(batcher),
+            batchers: Arc::new(Batchers::new(connection)),
             payload_max: limits::PAYLOAD_BYTES_DEFAULT,
             on_outage: OnOutage::Store,
         }
@@ -147,24 +146,44 @@ impl Client {
         for part in parts {
             let shown: Vec<Shown> = part.tasks.iter().map(|task| Shown::of(task, now)).collect();
             let (job, answer) = Job::new(part.line.clone(), part.tasks);
-            self.batcher.submit(job).await?;
+            self.batchers.of(part.line.1).submit(job).await?;
             waiting.push((part.line.0, part.places, shown, answer));
         }
         let mut failed = None;
         for (queue, places, shown, answer) in waiting {
-            let verdicts = match answer.await {
-                Ok(Ok(verdicts)) => verdicts,
-                Ok(Err(error)) => {
+            let verdicts = match answer.get().await? {
+                Ok(verdicts) => verdicts,
+                Err(error) => {
                     failed.get_or_insert(Error::from(error));
                     continue;
                 }
-                Err(_) => return Err(gone()),
             };
             for ((place, shown), verdict) in places.into_iter().zip(shown).zip(verdicts) {
                 receipts[place] = Some(shown.receipt(queue.clone(), verdict));
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+}
+
+/// Who waits for a broker that is away keeps a lane all that time: those who do not wait have lanes of their own.
+#[derive(Debug)]
+struct Batchers {
+    prompt: Batcher,
+    patient: Batcher,
+}
+
+impl Batchers {
+    fn new(connection: &Connection) -> Self {
+        let batcher = || Batcher::new(connection.clone());
+        Self { prompt: batcher(), patient: batcher() }
+    }
+
+    fn of(&self, on_outage: OnOutage) -> &Batcher {
+        match on_outage {
+            OnOutage::Wait(_) => &self.patient,
+            _ => &self.prompt,
+        }
     }
 }
 
@@ -282,7 +301,7 @@ impl Enqueue {
         let (queue, task) = self.request.resolve(now, self.client.payload_max)?;
         let shown = Shown::of(&task, now);
         let line = (queue, on_outage);
-        let verdict = self.client.batcher.enqueue(&line, task).await?;
+        let verdict = self.client.batchers.of(on_outage).enqueue(&line, task).await?;
         Ok(shown.receipt(line.0, verdict))
     }
 }

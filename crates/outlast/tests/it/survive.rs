@@ -105,6 +105,30 @@ async fn what_happens_in_an_outage_is_the_callers_choice_task_by_task() {
     assert!(matches!(receipt.verdict, Verdict::Accepted { .. }), "{receipt}");
 }
 
+/// All of a queue's lanes were with those who waited for the broker: whoever would have had his task stored waited with them.
+#[tokio::test]
+async fn those_who_wait_for_the_broker_hold_up_nobody_who_does_not() {
+    let world = World::new().await;
+    world.down();
+    let long = OnOutage::Wait(Duration::from_secs(600));
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        waiting.spawn(world.client.enqueue(task()).on_outage(long).into_future());
+        tokio::task::yield_now().await;
+    }
+    let stored = soon("it is stored", world.client.enqueue(task()).into_future()).await.unwrap();
+    assert_eq!(stored.verdict, Verdict::Stored);
+    // Behind the others, and with less patience.
+    let briefly = OnOutage::Wait(Duration::from_millis(50));
+    let brief = world.client.enqueue(task()).on_outage(briefly).into_future();
+    let error = soon("it has waited in vain", brief).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Broker(Kind::Unavailable), "it has never left");
+    world.faults.heal();
+    while let Some(receipt) = soon("the broker's return", waiting.join_next()).await {
+        assert!(receipt.unwrap().unwrap().is_accepted());
+    }
+}
+
 /// Runs what is there, and says how much that was.
 async fn runs(world: &World) -> u32 {
     let runs = Arc::new(AtomicU32::new(0));
