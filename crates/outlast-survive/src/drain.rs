@@ -23,11 +23,14 @@ use crate::event::{Event, Events};
 use crate::numbers::Numbers;
 use crate::pace::Pace;
 use crate::report::Report;
-use crate::spool::{Batch, Deliverer, Quarantined, Spool, SpoolError, Store};
+use crate::spool::{Batch, Deliverer, Dropped, Quarantined, Spool, SpoolError, Store};
 use crate::verb::{Answer, Enqueues, Settlements, Verb};
 
 /// How often a process looks whether others have left something, or whether it may take over.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a queue is left alone whose own data the broker cannot read.
+const RESTS_FOR: Duration = Duration::from_secs(5);
 
 /// Batches of one queue in a row, before the next queue gets its turn.
 const IN_A_ROW: usize = 16;
@@ -54,6 +57,8 @@ pub(crate) struct Drain {
 struct Turns {
     /// The queue of each store that was tried last.
     last: HashMap<Store, QueueName>,
+    /// Until when queues are left alone whose data cannot be read.
+    resting: HashMap<(Store, QueueName), Instant>,
 }
 
 /// What can be read of a batch. A record that was damaged after it was numbered goes into quarantine; the others
@@ -230,11 +235,28 @@ impl Drain {
 
     /// The first batch of a queue's turn, or `None` in place of it if it may not have one.
     async fn begin<V: Verb>(&self, queue: &QueueName) -> Result<Option<Option<Batch>>, SpoolError> {
-        if !self.breaker.admits_queue(queue, V::CLASS) {
+        if !self.breaker.admits_queue(queue, V::CLASS) || self.rests::<V>(queue) {
             return Ok(None);
         }
         self.turns().last.insert(V::STORE, queue.clone());
         self.next::<V>(queue).await.map(Some)
+    }
+
+    /// True while a queue is left alone.
+    fn rests<V: Verb>(&self, queue: &QueueName) -> bool {
+        let (mut turns, line) = (self.turns(), (V::STORE, queue.clone()));
+        let is_resting = turns.resting.get(&line).is_some_and(|until| Instant::now() < *until);
+        if !is_resting {
+            turns.resting.remove(&line);
+        }
+        is_resting
+    }
+
+    /// Leaves a queue alone: what is wrong is none of what waits for it, so that all of it waits until somebody has mended the queue.
+    fn rest<V: Verb>(&self, queue: &QueueName, error: &BrokerError) {
+        let store = V::STORE.as_str();
+        tracing::error!(%queue, store, %error, "the broker cannot read this queue's own data: what waits for it stays where it is");
+        self.turns().resting.insert((V::STORE, queue.clone()), Instant::now() + RESTS_FOR);
     }
 
     /// Sends a batch and forms the next one.
@@ -257,6 +279,10 @@ impl Drain {
             Ok(answer) => self.delivered::<V>(queue, batch, answer, readable).await?,
             Err(error) => match error.kind() {
                 Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured => {
+                    return Ok(Step::Over(Turn::Stuck));
+                }
+                Kind::Corrupt if error.concerns_its_queue() => {
+                    self.rest::<V>(queue, &error);
                     return Ok(Step::Over(Turn::Stuck));
                 }
                 Kind::Rejected | Kind::Corrupt | Kind::Superseded => {
@@ -290,13 +316,25 @@ impl Drain {
             if batch.as_ref().is_none_or(|batch| !batch.is_fresh) {
                 self.numbers::<V, ()>(queue, |numbers| numbers.unused(&fresh));
             }
-            let is_over = batch.is_some() || put_away.is_empty();
-            for Quarantined { store, queue, name, why, .. } in put_away {
+            let is_over = batch.is_some() || put_away.items.is_empty();
+            for Quarantined { store, queue, name, why, .. } in put_away.items {
                 self.events.tell(Event::Quarantined { store, queue, id: name, why });
             }
+            self.tell_dropped(put_away.dropped);
             if is_over {
                 return Ok(batch);
             }
+        }
+    }
+
+    /// Tells what had to leave a full quarantine.
+    fn tell_dropped(&self, dropped: Dropped) {
+        let mut by_queue: HashMap<QueueName, Vec<String>> = HashMap::new();
+        for (queue, name) in dropped {
+            by_queue.entry(queue).or_default().push(name);
+        }
+        for (queue, ids) in by_queue {
+            self.events.tell(Event::Dropped { queue, ids });
         }
     }
 
@@ -365,7 +403,9 @@ impl Drain {
         let answered = self.spool.answered(batch.id, self.clock.now(), refused);
         let (answered, next) = tokio::join!(answered, self.next::<V>(queue));
         // Told by whoever took it from the spool, so that it is told once.
-        if answered? {
+        let (is_first, dropped) = answered?;
+        self.tell_dropped(dropped);
+        if is_first {
             report.tell(&self.events, V::STORE, queue);
             for (place, why) in damaged {
                 let (store, queue, id) = (V::STORE, queue.clone(), batch.items[place].name.clone());
@@ -397,7 +437,9 @@ impl Drain {
         };
         let why = error.to_string();
         let refused = vec![(item.id, why.clone())];
-        if self.spool.answered(batch.id, self.clock.now(), refused).await? {
+        let (is_first, dropped) = self.spool.answered(batch.id, self.clock.now(), refused).await?;
+        self.tell_dropped(dropped);
+        if is_first {
             let (queue, id) = (queue.clone(), item.name.clone());
             self.events.tell(Event::Quarantined { store: V::STORE, queue, id, why });
         }

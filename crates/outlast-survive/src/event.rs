@@ -105,9 +105,9 @@ pub enum Event {
         /// Why.
         why: String,
     },
-    /// Tasks were dropped to make room for newer ones, as configured.
+    /// Items were dropped to make room for newer ones: tasks of the outbox, as configured, or the oldest of a full quarantine.
     Dropped {
-        /// The queue of the newer ones.
+        /// The queue of the newer ones, or that of the dropped.
         queue: QueueName,
         /// The tasks' ids.
         ids: Vec<String>,
@@ -320,7 +320,8 @@ fn log(event: &Event) {
         }
         Event::Dropped { queue, ids } => {
             let count = ids.len();
-            tracing::error!(%queue, count, "the outbox was full: its oldest tasks were dropped");
+            let ids = ids.join(" ");
+            tracing::error!(%queue, count, ids, "there was no room: the oldest tasks of the outbox or its quarantine were dropped");
         }
         Event::LeaseLost { queue, id } => {
             tracing::warn!(%queue, id, "a journaled outcome came too late: its lease was lost");

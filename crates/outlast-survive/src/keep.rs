@@ -5,6 +5,7 @@
 //! | answers | are its business |
 //! | Unavailable, Busy, Misconfigured: nothing was applied, by no attempt | are stored without a number |
 //! | Ambiguous, or no answer in time: any of it may be applied | are stored with the stamp they were sent under |
+//! | Corrupt, for all of a queue | outcomes are stored without a number: their runs are over |
 //! | Rejected, Corrupt, Superseded | are the caller's again: sending them later would help nobody |
 
 use std::collections::VecDeque;
@@ -13,8 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use outlast_core::{Broker, BrokerError, Kind, QueueName, Stamp, Timestamp};
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 
+use crate::clock::end_of;
 use crate::event::{Counter, Event, Events};
 use crate::report::Report;
 use crate::spool::{Kept, Own, Parcel, Spool, SpoolError, SpoolErrorKind, Store, WhenFull};
@@ -137,6 +140,10 @@ impl Keeper {
                 was_doubtful.then_some(offer.stamp)
             }
             Kind::Ambiguous => Some(offer.stamp),
+            // What is wrong is the queue's and not the outcome's, and its run is over: it waits until somebody has mended the queue.
+            Kind::Corrupt if V::STORE == Store::Journal && error.concerns_its_queue() => {
+                was_doubtful.then_some(offer.stamp)
+            }
             Kind::Rejected | Kind::Corrupt | Kind::Superseded => return Err(error),
         };
         let kept = self.keep(&offer, stamp).await;
@@ -148,14 +155,42 @@ impl Keeper {
         V::send(self.below.clone(), queue, stamp, now, items)
     }
 
-    /// The answer is late: the items are stored as ambiguous while the call goes on. If it answers, they go
-    /// from the spool; if not, they are repeated under the same stamp, and the broker knows.
+    /// The answer is late: the items are stored as ambiguous while the call goes on, and whichever is done first answers. If the
+    /// call does, the items go from the spool again; if not, they are repeated under the same stamp, and the broker knows.
     async fn keep_late<V: Verb>(
         &self,
         offer: Offer<V>,
-        call: Call<V>,
+        mut call: Call<V>,
     ) -> Result<Offered<V>, BrokerError> {
-        match self.keep(&offer, Some(offer.stamp)).await {
+        let (keeper, kept_offer) = (self.clone(), offer.clone());
+        // In a task of its own: what goes to the disk cannot be called back.
+        let keeping = async move { keeper.keep::<V>(&kept_offer, Some(kept_offer.stamp)).await };
+        let mut keeping = tokio::spawn(keeping);
+        let answer = tokio::select! {
+            biased;
+            kept = &mut keeping => return self.kept_late(offer, call, stored(kept)).await,
+            answer = &mut call => answer,
+        };
+        match answer {
+            Err(error) if is_open(error.kind()) => {
+                let kept = stored(keeping.await);
+                kept.map(Offered::Kept).map_err(|spool| not_stored::<V>(error, spool))
+            }
+            answer => {
+                tokio::spawn(self.clone().forget::<V>((offer.now, offer.items.len()), keeping));
+                answer.map(Offered::Answered)
+            }
+        }
+    }
+
+    /// The items were stored, or could not be, before the answer came.
+    async fn kept_late<V: Verb>(
+        &self,
+        offer: Offer<V>,
+        call: Call<V>,
+        kept: Result<Kept, SpoolError>,
+    ) -> Result<Offered<V>, BrokerError> {
+        match kept {
             Ok(kept) => {
                 if let Some(batch) = kept.batch {
                     let own = self.spool.own(batch);
@@ -168,6 +203,26 @@ impl Keeper {
                 Ok(answer) => Ok(Offered::Answered(answer)),
                 Err(error) => Err(not_stored::<V>(error, spool)),
             },
+        }
+    }
+
+    /// Takes from the spool what was answered while it was being stored.
+    async fn forget<V: Verb>(
+        self,
+        (now, count): (Timestamp, usize),
+        keeping: JoinHandle<Result<Kept, SpoolError>>,
+    ) {
+        let Ok(Kept { batch: Some(batch), .. }) = stored(keeping.await) else { return };
+        let delivered = match V::STORE {
+            Store::Outbox => Counter::Delivered,
+            Store::Journal => Counter::Applied,
+        };
+        match self.spool.answered(batch, now, Vec::new()).await {
+            Ok((true, _)) => self.events.add(delivered, count),
+            Ok((false, _)) => {}
+            Err(error) => {
+                tracing::warn!(%error, "an answered batch stays in the spool and is repeated");
+            }
         }
     }
 
@@ -194,8 +249,8 @@ impl Keeper {
             return;
         }
         match self.spool.answered(batch, offer.now, Vec::new()).await {
-            Ok(true) => report.tell(&self.events, V::STORE, &offer.queue),
-            Ok(false) => {}
+            Ok((true, _)) => report.tell(&self.events, V::STORE, &offer.queue),
+            Ok((false, _)) => {}
             Err(error) => {
                 tracing::warn!(%error, "an answered batch stays in the spool and is repeated");
             }
@@ -234,7 +289,7 @@ impl Keeper {
         let WhenFull::Block(at_most) = self.spool.limits().when_full else {
             return self.spool.store(parcel).await;
         };
-        let until = Instant::now() + at_most;
+        let until = end_of(at_most);
         loop {
             match self.spool.store(parcel.clone()).await {
                 Err(full) if full.kind() == SpoolErrorKind::Full && Instant::now() < until => {
@@ -244,6 +299,19 @@ impl Keeper {
             }
         }
     }
+}
+
+/// True if the fate of a call that ended like this is for a later attempt to decide.
+fn is_open(kind: Kind) -> bool {
+    match kind {
+        Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured => true,
+        Kind::Rejected | Kind::Corrupt | Kind::Superseded => false,
+    }
+}
+
+/// What became of a task that stores.
+fn stored(kept: Result<Result<Kept, SpoolError>, JoinError>) -> Result<Kept, SpoolError> {
+    kept.unwrap_or_else(|error| Err(SpoolError::closed().caused_by(error)))
 }
 
 pub(crate) fn not_stored<V: Verb>(broker: BrokerError, spool: SpoolError) -> BrokerError {

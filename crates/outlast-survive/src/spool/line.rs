@@ -9,8 +9,6 @@
 //!
 //! Every function runs inside a transaction of the writer.
 
-use std::time::Duration;
-
 use outlast_core::limits::BATCH_BYTES_MAX;
 use outlast_core::{QueueName, Stamp, Timestamp};
 use rusqlite::{Connection, params};
@@ -20,10 +18,6 @@ use super::{
     Batch, ITEMS_MAX, Item, Kept, Parcel, Quarantined, SpoolLimits, Store, WhenFull,
     durability_number, durability_of, session_of,
 };
-
-/// Items of each store that are in quarantine at most: more than people look at one by one, and few enough to be
-/// counted whenever somebody asks. The oldest goes first.
-pub(super) const QUARANTINE_MAX: u32 = 10_000;
 
 type Answer<T> = rusqlite::Result<Result<T, SpoolError>>;
 
@@ -161,9 +155,19 @@ pub(super) struct Form<'a> {
     pub(super) queue: &'a QueueName,
     pub(super) fresh: Stamp,
     pub(super) now: Timestamp,
-    pub(super) age_max: Duration,
+    pub(super) limits: &'a SpoolLimits,
     pub(super) unfit: Unfit,
 }
+
+/// What goes into quarantine, and what had to leave it.
+#[derive(Debug, Default)]
+pub(crate) struct PutAway {
+    pub(crate) items: Vec<Quarantined>,
+    pub(crate) dropped: Dropped,
+}
+
+/// The oldest of the quarantine that were dropped for newer ones: their queues and names.
+pub(crate) type Dropped = Vec<(QueueName, String)>;
 
 /// An item in its line.
 struct Place {
@@ -174,10 +178,7 @@ struct Place {
     alone: bool,
 }
 
-pub(super) fn next(
-    conn: &Connection,
-    form: &Form<'_>,
-) -> Answer<(Option<Batch>, Vec<Quarantined>)> {
+pub(super) fn next(conn: &Connection, form: &Form<'_>) -> Answer<(Option<Batch>, PutAway)> {
     let mut line = conn.prepare_cached(
         "SELECT id, name, record, batch, durability, stored_at, alone FROM item
          WHERE store = ?1 AND queue = ?2 ORDER BY id",
@@ -235,8 +236,8 @@ fn place(row: &rusqlite::Row<'_>) -> rusqlite::Result<Place> {
 fn why_unfit(form: &Form<'_>, place: &Place) -> Option<String> {
     let age = form.now.since(Timestamp::from_millis(place.stored_at));
     // An outcome is reported however late: the lease decides, and a run that is not reported runs again.
-    if form.store == Store::Outbox && age > form.age_max {
-        return Some(format!("older than {}", outlast_core::duration::format(form.age_max)));
+    if form.store == Store::Outbox && age > form.limits.age_max {
+        return Some(format!("older than {}", outlast_core::duration::format(form.limits.age_max)));
     }
     (form.unfit)(&place.item.record, form.now)
 }
@@ -289,11 +290,12 @@ fn put_all_away(
     conn: &Connection,
     form: &Form<'_>,
     places: Vec<(Place, String)>,
-) -> rusqlite::Result<Vec<Quarantined>> {
-    let mut put_away = Vec::with_capacity(places.len());
+) -> rusqlite::Result<PutAway> {
+    let mut put_away = PutAway::default();
     for (place, why) in places {
-        quarantine(conn, place.item.id, form.now, &why)?;
-        put_away.push(Quarantined {
+        let dropped = quarantine(conn, form.limits, place.item.id, form.now, &why)?;
+        put_away.dropped.extend(dropped);
+        put_away.items.push(Quarantined {
             id: conn.last_insert_rowid(),
             store: form.store,
             queue: form.queue.clone(),
@@ -306,7 +308,13 @@ fn put_all_away(
     Ok(put_away)
 }
 
-fn quarantine(conn: &Connection, item: i64, now: Timestamp, why: &str) -> rusqlite::Result<()> {
+fn quarantine(
+    conn: &Connection,
+    limits: &SpoolLimits,
+    item: i64,
+    now: Timestamp,
+    why: &str,
+) -> rusqlite::Result<Dropped> {
     conn.prepare_cached(
         "INSERT INTO quarantine (store, queue, name, durability, stored_at, put_at, why, record)
          SELECT store, queue, name, durability, stored_at, ?2, ?3, record FROM item WHERE id = ?1",
@@ -315,37 +323,50 @@ fn quarantine(conn: &Connection, item: i64, now: Timestamp, why: &str) -> rusqli
     let put = conn.last_insert_rowid();
     conn.prepare_cached("DELETE FROM item WHERE id = ?1")?.execute([item])?;
     debug_assert_eq!(put, conn.last_insert_rowid(), "a deletion changes no row id");
-    make_room_beside(conn, put)
+    make_room_beside(conn, limits, put)
 }
 
-/// The oldest item of the quarantine goes when it is full. It was told of when it came, and is named once more.
-fn make_room_beside(conn: &Connection, put: i64) -> rusqlite::Result<()> {
+/// The oldest of the quarantine go while it is larger than the line itself may be: all that waited has a place there, once.
+fn make_room_beside(
+    conn: &Connection,
+    limits: &SpoolLimits,
+    put: i64,
+) -> rusqlite::Result<Dropped> {
+    let mut shelf = conn.prepare_cached(
+        "SELECT store, items, bytes FROM shelf WHERE store = (SELECT store FROM quarantine WHERE id = ?1)",
+    )?;
     let mut oldest = conn.prepare_cached(
         "DELETE FROM quarantine WHERE id =
-         (SELECT id FROM quarantine WHERE store = (SELECT store FROM quarantine WHERE id = ?1)
-          ORDER BY id DESC LIMIT 1 OFFSET ?2)
-         RETURNING queue, name, why",
+         (SELECT id FROM quarantine WHERE store = ?1 AND id <> ?2 ORDER BY id LIMIT 1) RETURNING queue, name",
     )?;
-    let mut rows = oldest.query(params![put, QUARANTINE_MAX])?;
-    while let Some(row) = rows.next()? {
-        let (queue, name, why): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        tracing::error!(queue, name, why, "the quarantine is full: its oldest item was dropped");
+    let mut dropped = Dropped::new();
+    loop {
+        let (store, items, bytes) = shelf.query_row([put], |row| {
+            let count = |place| row.get::<_, i64>(place).map(|count| count.max(0).unsigned_abs());
+            Ok((row.get::<_, i64>(0)?, count(1)?, count(2)?))
+        })?;
+        if items <= limits.items_max && bytes <= limits.bytes_max {
+            return Ok(dropped);
+        }
+        let mut rows = oldest.query([store, put])?;
+        let Some(row) = rows.next()? else { return Ok(dropped) };
+        dropped.push((QueueName::stored(&row.get::<_, String>(0)?), row.get(1)?));
     }
-    Ok(())
 }
 
 pub(super) fn answered(
     conn: &Connection,
-    batch: i64,
-    now: Timestamp,
+    limits: &SpoolLimits,
+    (batch, now): (i64, Timestamp),
     refused: &[(i64, String)],
-) -> Answer<bool> {
+) -> Answer<(bool, Dropped)> {
+    let mut dropped = Dropped::new();
     for (item, why) in refused {
-        quarantine(conn, *item, now, why)?;
+        dropped.extend(quarantine(conn, limits, *item, now, why)?);
     }
     conn.prepare_cached("DELETE FROM item WHERE batch = ?1")?.execute([batch])?;
     let gone = conn.prepare_cached("DELETE FROM batch WHERE id = ?1")?.execute([batch])?;
-    Ok(Ok(gone > 0))
+    Ok(Ok((gone > 0, dropped)))
 }
 
 pub(super) fn dissolve(conn: &Connection, batch: i64) -> Answer<()> {
@@ -391,7 +412,7 @@ mod tests {
             let next = spool.next((Store::Outbox, &queue), stamp(), late, |_, _| None).await;
             let (batch, away) = next.expect("is readable");
             assert!(batch.is_none());
-            put_away.push(away.len());
+            put_away.push(away.items.len());
         }
         assert_eq!(put_away, [ITEMS_MAX, ITEMS_MAX, 10, 0]);
     }
@@ -411,23 +432,29 @@ mod tests {
         assert_eq!(kept.dropped.len(), 18);
     }
 
+    /// It had no limit, so that a producer of tasks that nobody takes filled the disk with them; and then one of ten thousand, so that
+    /// a clock that was set dropped all others of a long outage.
     #[tokio::test]
-    async fn a_quarantine_that_is_full_drops_its_oldest_item() {
-        // It had no limit: a producer of tasks that nobody takes filled the disk with them.
+    async fn a_quarantine_has_room_for_all_that_waited_and_drops_its_oldest_beyond() {
         let folder = tempfile::tempdir().expect("a folder");
-        let limits = SpoolLimits::default();
-        let spool = Spool::open(folder.path().join("spool.db"), limits).expect("opens");
-        spool.store(parcel(QUARANTINE_MAX as usize + 3, None)).await.expect("is stored");
-        let (queue, late) = (QueueName::stored("q"), NOW.plus(2 * limits.age_max));
-        while !spool
-            .next((Store::Outbox, &queue), stamp(), late, |_, _| None)
-            .await
-            .expect("is readable")
-            .1
-            .is_empty()
-        {}
-        let waiting = spool.waiting(Store::Outbox).expect("readable");
-        assert_eq!((waiting.items, waiting.quarantined), (0, u64::from(QUARANTINE_MAX)));
-        assert_eq!(spool.quarantine(Store::Outbox, 1).expect("lists")[0].name, "t3");
+        for limits in [
+            SpoolLimits { items_max: 100, ..Default::default() },
+            SpoolLimits { bytes_max: 800, ..Default::default() },
+        ] {
+            let path = folder.path().join(format!("{}.db", limits.items_max));
+            let spool = Spool::open(path, limits).expect("opens");
+            let (queue, late) = (QueueName::stored("q"), NOW.plus(2 * limits.age_max));
+            let put_away = async |count| {
+                spool.store(parcel(count, None)).await.expect("is stored");
+                let next = spool.next((Store::Outbox, &queue), stamp(), late, |_, _| None).await;
+                let (_, away) = next.expect("is readable");
+                (away.items.len(), away.dropped.len())
+            };
+            assert_eq!(put_away(100).await, (100, 0));
+            assert_eq!(put_away(3).await, (3, 3));
+            let waiting = spool.waiting(Store::Outbox).expect("readable");
+            assert_eq!((waiting.items, waiting.quarantined), (0, 100));
+            assert_eq!(spool.quarantine(Store::Outbox, 1).expect("lists")[0].name, "t3");
+        }
     }
 }

@@ -28,6 +28,7 @@ use rusqlite::{Connection, params};
 use tokio::sync::Notify;
 
 pub use error::{SpoolError, SpoolErrorKind};
+pub(crate) use line::{Dropped, PutAway};
 pub(crate) use losses::Loss;
 pub use notices::Notice;
 pub use people::{Quarantined, Stored, Waiting};
@@ -270,12 +271,12 @@ impl Spool {
         fresh: Stamp,
         now: Timestamp,
         unfit: line::Unfit,
-    ) -> Result<(Option<Batch>, Vec<Quarantined>), SpoolError> {
+    ) -> Result<(Option<Batch>, PutAway), SpoolError> {
         let (queue, shared) = (queue.clone(), self.shared.clone());
-        let age_max = shared.limits.age_max;
         let next = move |conn: &Connection| match shared.take(conn)? {
             Ok(()) => {
-                line::next(conn, &line::Form { store, queue: &queue, fresh, now, age_max, unfit })
+                let (queue, limits) = (&queue, &shared.limits);
+                line::next(conn, &line::Form { store, queue, fresh, now, limits, unfit })
             }
             Err(other) => Ok(Err(other)),
         };
@@ -283,14 +284,17 @@ impl Spool {
     }
 
     /// The batch was answered: it goes, but for the items that go into quarantine with a reason. False if
-    /// somebody else was answered before.
+    /// somebody else was answered before. With what was dropped of the quarantine.
     pub(crate) async fn answered(
         &self,
         batch: i64,
         now: Timestamp,
         refused: Vec<(i64, String)>,
-    ) -> Result<bool, SpoolError> {
-        let done = self.writer.call(move |conn| line::answered(conn, batch, now, &refused)).await?;
+    ) -> Result<(bool, Dropped), SpoolError> {
+        let limits = self.shared.limits;
+        let answered =
+            move |conn: &Connection| line::answered(conn, &limits, (batch, now), &refused);
+        let done = self.writer.call(answered).await?;
         self.shared.room.notify_waiters();
         Ok(done)
     }

@@ -22,6 +22,9 @@ const NOTICE: &str = include_str!("../../sql/notice.sql");
 /// See `losses.rs`.
 const LOSS: &str = include_str!("../../sql/loss.sql");
 
+/// See `line.rs`.
+const SHELF: &str = include_str!("../../sql/shelf.sql");
+
 /// How long a write waits for other processes: an fsync each, and a slow disk takes a second for one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -51,15 +54,21 @@ pub(super) fn writer(path: &Path) -> Result<Connection, SpoolError> {
     .map_err(failed)?;
     match is_new {
         true => create(&conn, path)?,
-        // One of before it was noted whose a spool is, who is in an outage, and what was lost.
-        false => {
-            [OWNER, NOTICE, LOSS]
-                .iter()
-                .try_for_each(|sql| conn.execute_batch(sql))
-                .map_err(failed)?;
-        }
+        false => complete(&conn).map_err(failed)?,
     }
     Ok(conn)
+}
+
+/// Adds what a file of an earlier program lacks. One that lacks nothing is only looked at: whoever keeps it locked holds up nobody
+/// who opens it.
+fn complete(conn: &Connection) -> rusqlite::Result<()> {
+    let latest = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'shelf')";
+    if conn.query_row(latest, [], |row| row.get(0))? {
+        return Ok(());
+    }
+    let all = [OWNER, NOTICE, LOSS, SHELF].concat();
+    // At once: of two processes that do it the second must find it done.
+    conn.execute_batch(&format!("BEGIN IMMEDIATE; {all} COMMIT"))
 }
 
 /// Opens a connection that only reads.
@@ -132,9 +141,9 @@ fn create(conn: &Connection, path: &Path) -> Result<(), SpoolError> {
         let ours =
             format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
         match is_new {
-            true => {
-                [OWNER, NOTICE, sql, LOSS, &ours].iter().try_for_each(|sql| conn.execute_batch(sql))
-            }
+            true => [OWNER, NOTICE, sql, LOSS, SHELF, &ours]
+                .iter()
+                .try_for_each(|sql| conn.execute_batch(sql)),
             false => Ok(()),
         }
         .map_err(failed)

@@ -70,7 +70,7 @@ impl Spool {
                          AND item.queue = meter.queue ORDER BY id LIMIT 1))
              FROM meter WHERE store = ?1 AND queue <> ''",
         );
-        let quarantined = number("SELECT count(*) FROM quarantine WHERE store = ?1");
+        let quarantined = number("SELECT items FROM shelf WHERE store = ?1");
         Ok(Waiting {
             items,
             bytes,

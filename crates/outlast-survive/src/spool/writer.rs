@@ -143,7 +143,8 @@ impl Thread {
                 self.marks();
                 group.into_iter().for_each(|call| call.answer(Ok(())));
             }
-            Err(error) if group.len() == 1 => {
+            // While another process keeps the file locked each of them would wait as long as all of them did.
+            Err(error) if group.len() == 1 || is_busy(&error) => {
                 self.recover(&error);
                 let error = SpoolError::sqlite(
                     &format!("could not write spool {}", self.path.display()),
@@ -188,4 +189,8 @@ impl Thread {
             Err(error) => tracing::warn!(%error, "could not reopen the spool after an i/o error"),
         }
     }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
 }

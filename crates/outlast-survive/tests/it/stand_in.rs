@@ -17,7 +17,7 @@ pub(crate) trait StandIn: Send + Sync + 'static {
     /// Before a write is handed on.
     async fn before(&self) {}
 
-    /// Why an enqueue to this queue is not handed on.
+    /// Why a write to this queue is not handed on.
     fn forbids(&self, _: &QueueName) -> Option<BrokerError> {
         None
     }
@@ -78,6 +78,9 @@ impl<T: StandIn> Broker for Before<T> {
         settlements: Arc<[Settlement]>,
     ) -> Result<Settled, BrokerError> {
         self.0.before().await;
+        if let Some(error) = self.0.forbids(queue) {
+            return Err(error);
+        }
         let answer = self.0.behind().settle(queue, stamp, now, settlements).await;
         self.0.after().await;
         answer
