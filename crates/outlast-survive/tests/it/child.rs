@@ -103,6 +103,7 @@ async fn play() {
         "producer" => be_producer(folder).await,
         "cramped" => be_cramped(folder).await,
         "worker" => be_worker(folder).await,
+        "saver" => be_saver(folder).await,
         other => panic!("no such role: {other}"),
     }
 }
@@ -193,6 +194,24 @@ async fn be_producer(folder: &Path) {
         });
     }
     producers.join_all().await;
+}
+
+/// Stores some tasks, one after the other, and says what came of each.
+async fn be_saver(folder: &Path) {
+    let survivor = wrap(Arc::new(away()), config(folder)).expect("the spool opens");
+    for n in 0..6 {
+        let id = format!("t{n}");
+        match enqueue(&*survivor.broker(), "q", NOW, &[&id]).await {
+            Ok(_) => say(&format!("stored {id}")),
+            Err(error) => {
+                let source = std::error::Error::source(&error);
+                let not_stored = source.and_then(|source| source.downcast_ref::<NotStored>());
+                let kind = not_stored.map_or("?", |error| error.spool.kind().as_str());
+                say(&format!("refused {kind}"));
+            }
+        }
+    }
+    say("done");
 }
 
 /// Asks the parent before and after every write.

@@ -12,3 +12,4 @@ mod random;
 mod seen;
 mod spool;
 mod stand_in;
+mod syscalls;

@@ -374,3 +374,26 @@ async fn a_batch_that_may_be_applied_and_is_refused_later_is_counted_as_a_possib
     bed.delivered().await;
     assert_eq!(bed.status().counts.possible_repeats, 2);
 }
+
+/// Tasks that wait are as old as the clock says, and clocks are set: at the first start of a machine without a battery, by years.
+#[tokio::test]
+async fn a_clock_that_is_set_loses_nothing_that_waits() {
+    const DAY_MS: i64 = 24 * HOUR_MS;
+    for (days, is_put_away) in [(-1, false), (-4000, false), (6, false), (8, true), (4000, true)] {
+        let bed = Bed::new();
+        bed.broken().await;
+        bed.enqueue(&["a", "b"]).await.expect("is stored");
+        bed.time.fetch_add(days * DAY_MS, Ordering::SeqCst);
+        bed.faults.heal();
+        bed.until("all have left the line", |status| status.outbox.items == 0).await;
+        let spool = bed.survivor.spool();
+        let put_away = spool.quarantine(outlast_survive::Store::Outbox, 10).expect("lists");
+        assert_eq!(put_away.len(), if is_put_away { 2 } else { 0 }, "{days} days");
+        for item in put_away {
+            assert!(item.why.starts_with("older than"), "{}", item.why);
+            assert!(spool.retry(item.id, bed.now()).await.expect("is there"));
+        }
+        bed.until("all is delivered", |status| status.counts.delivered >= 2).await;
+        assert_eq!(bed.pending().await, ["a", "b"], "{days} days");
+    }
+}
