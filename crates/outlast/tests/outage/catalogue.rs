@@ -23,6 +23,7 @@ const STORIES: [&str; 5] = ["connectivity", "network", "refusals", "damage", "wo
 
 const SPOOL: &str = "crates/outlast-survive/tests/it/spool.rs";
 const OUTBOX: &str = "crates/outlast-survive/tests/it/outbox.rs";
+const WRITES: &str = "crates/outlast-survive/tests/it/syscalls.rs";
 
 const SENTINEL: By = By::Not("comes with Sentinel");
 const CLUSTER: By = By::Not("comes with Cluster");
@@ -363,6 +364,27 @@ pub(crate) const ROWS: &[Row] = &[
         SPOOL,
         "a_record_whose_bits_have_flipped_goes_into_quarantine_and_the_others_are_delivered",
         "quarantined, the others delivered",
+    ),
+    other(
+        "F78",
+        "our disk: killed at any write",
+        WRITES,
+        "a_process_that_is_killed_at_any_of_its_writes_has_stored_what_it_said",
+        "all that was acknowledged is there, in order",
+    ),
+    other(
+        "F78",
+        "our disk: a sync fails",
+        WRITES,
+        "a_sync_that_fails_is_a_typed_error_and_takes_nothing_that_was_acknowledged",
+        "refused with a typed error, the next is taken",
+    ),
+    other(
+        "F78",
+        "our clock: set back or forth",
+        OUTBOX,
+        "a_clock_that_is_set_loses_nothing_that_waits",
+        "delivered, or in quarantine with the reason",
     ),
     other(
         "F79",
