@@ -38,6 +38,19 @@ async fn an_enqueue_whose_reply_is_lost_stores_its_tasks_once() {
     }
 }
 
+/// Law L4: whether a call is repeated is decided above, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_reply_is_lost_is_not_sent_again_by_the_broker() {
+    let Some(l) = lossy().await else { return };
+    let offer = async |broker, seq| {
+        enqueue(&broker, &l.place.queue, stamp(1, 0, seq), vec![task(&seq.to_string())]).await
+    };
+    offer(l.through.clone(), 1).await.expect("the script is known from here on");
+    let before = l.proxy.seen("EVALSHA");
+    l.lose(|broker| offer(broker, 2)).await;
+    assert_eq!(l.proxy.seen("EVALSHA"), before + 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mixed_enqueue_whose_reply_is_lost_says_of_each_task_what_became_of_it() {
     let Some(l) = lossy().await else { return };
