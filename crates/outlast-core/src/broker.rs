@@ -358,7 +358,8 @@ pub struct Swept {
 /// What a waiter waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
-    /// Tasks in these queues (those that are not paused), and the due times of their scheduled ones.
+    /// Tasks in these queues (those that are not paused), the due times of their scheduled ones, and their groups, where
+    /// the broker's claims had policies for them: each time that the latest look has become old ([`GroupLooks`](crate::GroupLooks)).
     pub queues: Vec<QueueName>,
     /// Commands to the worker that holds this token.
     pub token: Option<LeaseToken>,

@@ -13,6 +13,7 @@ pub mod broker;
 pub mod duration;
 pub mod error;
 pub mod fsck;
+pub mod group_looks;
 pub mod inspect;
 pub mod limits;
 pub mod login;
@@ -35,6 +36,7 @@ pub use broker::{
 };
 pub use error::{BrokerError, Kind};
 pub use fsck::{Defect, Finding, Fsck, FsckStep, Repair};
+pub use group_looks::GroupLooks;
 pub use inspect::{
     Acted, Action, Controlled, Cursor, DayStats, GroupStats, Inspect, Page, PageRequest,
     QueueControl, QueueStats, Refusal, ScheduleControl, ScheduleView, Selector, WorkerView,

@@ -6,9 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outlast_core::limits::SESSION_TTL;
 use outlast_core::{
-    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, Health, Hold, Home, Interest,
-    Login, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept, TaskId, Timestamp,
-    Want, Woke,
+    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Extended, GroupLooks, Health, Hold,
+    Home, Interest, Login, NewTask, QueueName, Settled, Settlement, Stamp, SweepBudget, Swept,
+    TaskId, Timestamp, Want, Woke,
 };
 
 use crate::address::Address;
@@ -76,6 +76,7 @@ pub(crate) struct Inner {
     pub(crate) long_answers: LongAnswers,
     pub(crate) watch: Link,
     pub(crate) hub: Hub,
+    pub(crate) group_looks: GroupLooks,
     pub(crate) crowd: Crowd,
     pub(crate) presence: Presence,
 }
@@ -105,6 +106,7 @@ impl RedisBroker {
             held: HeldLeases::default(),
             long_answers: LongAnswers::default(),
             hub: Hub::new(),
+            group_looks: GroupLooks::default(),
             crowd: Crowd::default(),
             presence: Presence::default(),
             server: server.clone(),

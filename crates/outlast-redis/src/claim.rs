@@ -38,6 +38,7 @@ impl Inner {
             _ => self.long_answers.came(stamp),
         }
         let (status, mut taken) = taken?;
+        self.group_looks.looked(queue, now, &want.groups);
         if taken.ghosts > 0 {
             tracing::warn!(%queue, ghosts = taken.ghosts, "ids without a task were taken out of the line");
         }

@@ -20,6 +20,8 @@ const LOOKS_MAX: usize = 10_000;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Subject {
     Queue(QueueName),
+    /// Whether there are groups in this queue.
+    Groups(QueueName),
     Commands(LeaseToken),
     /// What a sweep of this queue would find.
     Sweep(QueueName),
@@ -32,6 +34,9 @@ pub(crate) enum Seen {
         pending: u64,
         is_paused: bool,
         next_due: Option<Timestamp>,
+    },
+    Groups {
+        any: bool,
     },
     Commands {
         waiting: u64,
@@ -197,6 +202,7 @@ fn subjects_of(root: &Root, key: &Value) -> Vec<Subject> {
     match name {
         "pending" | "paused" => vec![Subject::Queue(queue)],
         "scheduled" | "retry" => vec![Subject::Queue(queue.clone()), Subject::Sweep(queue)],
+        "groups" => vec![Subject::Groups(queue.clone()), Subject::Sweep(queue)],
         _ => vec![Subject::Sweep(queue)],
     }
 }

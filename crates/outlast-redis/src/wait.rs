@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use outlast_core::{BrokerError, Command, Interest, TaskId, Timestamp, Woke};
+use outlast_core::{BrokerError, Command, Interest, QueueName, TaskId, Timestamp, Woke};
 use redis::Value;
 use tokio::time::Instant;
 
@@ -36,7 +36,9 @@ impl Inner {
         now: Timestamp,
         at_most: Duration,
     ) -> Result<Woke, BrokerError> {
-        let subjects = subjects_of(interest);
+        let subjects = self.subjects_of(interest, now);
+        let is_contested = |subject: &&Subject| !matches!(subject, Subject::Groups(_));
+        let contested: Vec<Subject> = subjects.iter().filter(is_contested).cloned().collect();
         let started = Instant::now();
         let end = started.checked_add(at_most);
         let mut bell = self.hub.listen();
@@ -46,7 +48,8 @@ impl Inner {
             let is_told = self.watch.is_told().await?;
             let moment = now.plus(started.elapsed());
             let looked = self.look(&subjects, is_told).await?;
-            let woke = woken(&looked, moment);
+            let groups = self.groups_due(&looked, moment);
+            let woke = woken(&looked, &groups, moment);
             if was_rung {
                 self.learn(&woke);
             }
@@ -57,15 +60,18 @@ impl Inner {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(Woke::default());
             }
-            let due = next_due(&looked).map(|due| due.since(moment));
+            let group_look = groups.iter().map(|(_, due)| *due).min();
+            let due = [next_due(&looked), group_look].into_iter().flatten().min();
+            let due = due.map(|due| due.since(moment));
             let net = match is_told {
                 true => self.watch.silence_left(PROBE_EVERY).max(PROBE_PAUSE_MIN),
                 false => POLL_EVERY,
             };
             let pause = [left, due, Some(net)].into_iter().flatten().min().unwrap_or(net);
             let is_ringing = tokio::time::timeout(pause, bell.changed()).await.is_ok();
-            // The bell rings for all waiters of the process; the others' changes are no reason to leave them room.
-            was_rung = is_ringing && !self.hub.are_known(&subjects);
+            // The bell rings for all waiters of the process; the others' changes are no reason to leave them room. Nor is a
+            // new group, which nobody takes at once.
+            was_rung = is_ringing && !self.hub.are_known(&contested);
             if was_rung {
                 self.leave_room().await;
             } else if !is_ringing && is_told && pause == net {
@@ -117,11 +123,42 @@ impl Inner {
                     pipe.cmd("ZRANGE").arg(keys.key(waiting)).arg(0).arg(0).arg("WITHSCORES");
                 }
             }
+            Subject::Groups(queue) => {
+                pipe.cmd("EXISTS").arg(self.root.queue(queue).key("groups"));
+            }
             Subject::Sweep(_) => {}
             Subject::Commands(token) => {
                 pipe.cmd("LLEN").arg(self.root.own(&format!("commands:{}", token.get())));
             }
         }
+    }
+
+    /// Groups are looked for where the claims of this process had policies for them.
+    fn subjects_of(&self, interest: &Interest, now: Timestamp) -> Vec<Subject> {
+        let is_aggregated = |queue: &&QueueName| self.group_looks.next(queue, now).is_some();
+        let queues = interest.queues.iter().cloned().map(Subject::Queue);
+        let groups = interest.queues.iter().filter(is_aggregated).cloned().map(Subject::Groups);
+        queues.chain(groups).chain(interest.token.map(Subject::Commands)).collect()
+    }
+
+    /// The queues that are not paused and have groups, and when these are to be looked at again.
+    fn groups_due(
+        &self,
+        looked: &[(Subject, Seen)],
+        now: Timestamp,
+    ) -> Vec<(QueueName, Timestamp)> {
+        let is_paused = |name: &QueueName| {
+            looked.iter().any(|(subject, seen)| {
+                matches!(seen, Seen::Queue { is_paused: true, .. })
+                    && matches!(subject, Subject::Queue(queue) if queue == name)
+            })
+        };
+        let grouped = looked.iter().filter_map(|(subject, seen)| match (subject, seen) {
+            (Subject::Groups(queue), Seen::Groups { any: true }) => Some(queue),
+            _ => None,
+        });
+        let open = grouped.filter(|queue| !is_paused(queue));
+        open.filter_map(|queue| Some((queue.clone(), self.group_looks.next(queue, now)?))).collect()
     }
 
     /// Somebody else was quicker: leave more room next time. And less, if not.
@@ -173,17 +210,14 @@ impl Crowd {
     }
 }
 
-fn subjects_of(interest: &Interest) -> Vec<Subject> {
-    let queues = interest.queues.iter().cloned().map(Subject::Queue);
-    queues.chain(interest.token.map(Subject::Commands)).collect()
-}
-
 fn seen(subject: &Subject, answers: &mut impl Iterator<Item = Value>) -> Result<Seen, BrokerError> {
     let mut next = || answers.next().unwrap_or_default();
     let count = answer::int(next())?;
     let count = u64::try_from(count).unwrap_or(0);
-    if matches!(subject, Subject::Commands(_)) {
-        return Ok(Seen::Commands { waiting: count });
+    match subject {
+        Subject::Commands(_) => return Ok(Seen::Commands { waiting: count }),
+        Subject::Groups(_) => return Ok(Seen::Groups { any: count > 0 }),
+        Subject::Queue(_) | Subject::Sweep(_) => {}
     }
     let is_paused = answer::int(next())? > 0;
     let heads = [head(next())?, head(next())?];
@@ -206,7 +240,7 @@ pub(crate) fn head(value: Value) -> Result<Option<Timestamp>, BrokerError> {
     Ok(score.map(moment_of_score))
 }
 
-fn woken(looked: &[(Subject, Seen)], now: Timestamp) -> Woke {
+fn woken(looked: &[(Subject, Seen)], groups: &[(QueueName, Timestamp)], now: Timestamp) -> Woke {
     let mut woke = Woke::default();
     for (subject, seen) in looked {
         match (subject, seen) {
@@ -217,6 +251,11 @@ fn woken(looked: &[(Subject, Seen)], now: Timestamp) -> Woke {
             }
             (Subject::Commands(_), Seen::Commands { waiting }) => woke.commands |= *waiting > 0,
             _ => {}
+        }
+    }
+    for (queue, due) in groups {
+        if *due <= now && !woke.queues.contains(queue) {
+            woke.queues.push(queue.clone());
         }
     }
     woke

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use outlast_core::{
-    Beat, BeatReply, Broker, BrokerError, Claims, Durability, Enqueued, Epoch, Extended, Health,
-    Hold, Home, Interest, Memory, NewTask, QueueName, Role, Settled, Settlement, Stamp,
-    SweepBudget, Swept, Timestamp, Want, Woke,
+    Beat, BeatReply, Broker, BrokerError, Claims, Durability, Enqueued, Epoch, Extended,
+    GroupLooks, Health, Hold, Home, Interest, Memory, NewTask, QueueName, Role, Settled,
+    Settlement, Stamp, SweepBudget, Swept, Timestamp, Want, Woke,
 };
 use rusqlite::Connection;
 
@@ -46,6 +46,7 @@ struct Inner {
     /// `None` in memory: there everything goes through the writer's connection.
     readers: Option<Readers>,
     hub: Arc<Hub>,
+    group_looks: Arc<GroupLooks>,
     watch: OnceLock<Option<Watch>>,
 }
 
@@ -103,10 +104,21 @@ impl SqliteBroker {
         let readers = site.as_ref().map(Readers::start).transpose()?;
         let writer = Writer::start(conn, gate, live, Arc::clone(&hub))?;
         let peek = writer.peek();
-        let watch = OnceLock::new();
+        let (group_looks, watch) = (Arc::default(), OnceLock::new());
         let archive_max = options.archive_max;
-        let inner =
-            Inner { site, home, level, archive_max, epoch, writer, peek, readers, hub, watch };
+        let inner = Inner {
+            site,
+            home,
+            level,
+            archive_max,
+            epoch,
+            writer,
+            peek,
+            readers,
+            hub,
+            group_looks,
+            watch,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -128,6 +140,10 @@ impl SqliteBroker {
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.inner.hub
+    }
+
+    pub(crate) fn group_looks(&self) -> &Arc<GroupLooks> {
+        &self.inner.group_looks
     }
 
     pub(crate) fn peek(&self) {
@@ -207,7 +223,9 @@ impl Broker for SqliteBroker {
     ) -> Result<Claims, BrokerError> {
         let (queue, want) = (queue.clone(), want.clone());
         let weight = writer::weight(want.tasks_max, 0);
+        let group_looks = Arc::clone(&self.inner.group_looks);
         self.write_later("could not claim", weight, move |tx| {
+            group_looks.looked(&queue, now, &want.groups);
             claim::claim(tx, &queue, &stamp, now, &want)
         })
         .await

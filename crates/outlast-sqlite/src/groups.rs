@@ -50,6 +50,12 @@ pub(crate) fn changed(
     Ok(())
 }
 
+/// True if a group of the queue has members that are in no set.
+pub(crate) fn any_waits(conn: &Connection, qid: i64) -> rusqlite::Result<bool> {
+    conn.prepare_cached("SELECT EXISTS (SELECT 1 FROM grp WHERE queue = ?1 AND waiting > 0)")?
+        .query_row([qid], |row| row.get(0))
+}
+
 /// A group that is ready to be aggregated.
 #[derive(Debug)]
 pub(crate) struct Ready {

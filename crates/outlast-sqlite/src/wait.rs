@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use outlast_core::{BrokerError, Interest, LeaseToken, QueueName, Timestamp, Woke};
+use outlast_core::{BrokerError, GroupLooks, Interest, LeaseToken, QueueName, Timestamp, Woke};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::time::Instant;
 
 use crate::broker::SqliteBroker;
 use crate::error::Fail;
 use crate::hub::Waiter;
-use crate::{sweep, watch};
+use crate::{groups, sweep, watch};
 
 /// Between two looks of a waiter that other processes' commits make look: a foreign queue under load
 /// shall not cost this process more than a fraction of a core.
@@ -37,6 +37,8 @@ pub(crate) async fn wait(
 ) -> Result<Woke, BrokerError> {
     let waiter = broker.hub().register(interest);
     let watched = broker.watch();
+    // Nobody tells of new groups.
+    let look_every = broker.group_looks().every(&interest.queues).unwrap_or(SLEEP_MAX);
     let began = Instant::now();
     loop {
         let seen = look(broker, interest, now.plus(began.elapsed())).await?;
@@ -49,7 +51,7 @@ pub(crate) async fn wait(
             .next
             .as_ref()
             .map(|(at, _)| Timestamp::from_millis(*at).since(now).saturating_sub(began.elapsed()));
-        let sleep = until_due.unwrap_or(SLEEP_MAX).min(SLEEP_MAX).min(left);
+        let sleep = until_due.unwrap_or(SLEEP_MAX).min(SLEEP_MAX).min(look_every).min(left);
         match rest(broker, &waiter, sleep, watched).await {
             Rested::Told(woke) => return Ok(woke),
             // Looking too often is what a busy neighbour would make us do.
@@ -92,15 +94,25 @@ async fn look(
     interest: &Interest,
     now: Timestamp,
 ) -> Result<Seen, BrokerError> {
-    let interest = interest.clone();
-    broker.read("could not look for work", move |conn| seen(conn, &interest, now)).await
+    let (interest, group_looks) = (interest.clone(), broker.group_looks().clone());
+    let look = move |conn: &Connection| seen(conn, &interest, &group_looks, now);
+    broker.read("could not look for work", look).await
 }
 
-fn seen(conn: &Connection, interest: &Interest, now: Timestamp) -> Result<Seen, Fail> {
+fn seen(
+    conn: &Connection,
+    interest: &Interest,
+    group_looks: &GroupLooks,
+    now: Timestamp,
+) -> Result<Seen, Fail> {
     let mut seen = Seen::default();
     for queue in &interest.queues {
         let Some((qid, pending)) = open_queue(conn, queue)? else { continue };
-        let due = sweep::next_due(conn, qid)?;
+        let group_look = match group_looks.next(queue, now) {
+            Some(at) if groups::any_waits(conn, qid)? => Some(at.as_millis()),
+            _ => None,
+        };
+        let due = [sweep::next_due(conn, qid)?, group_look].into_iter().flatten().min();
         if pending > 0 || due.is_some_and(|due| due <= now.as_millis()) {
             seen.woke.queues.push(queue.clone());
         } else if let Some(due) = due

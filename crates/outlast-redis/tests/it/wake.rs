@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use outlast_core::{Broker, Inspect, Interest, QueueControl, QueueName, Woke};
+use outlast_core::{Broker, Inspect, Interest, QueueControl, QueueName, Want, Woke};
 use outlast_redis::RedisBroker;
-use outlast_testkit::conformance::words::{beat, budget, queue, stamp, t, tasks, worker};
+use outlast_testkit::conformance::words::{beat, budget, policy, queue, stamp, t, tasks, worker};
 use outlast_testkit::server::RedisServer;
 use tokio::time::Instant;
 
@@ -49,6 +49,38 @@ async fn waiting_on_many_quiet_queues_sends_less_than_a_command_a_second() {
     let sent = commands(&server) - before;
     println!("{sent} commands in {seconds} s of waiting by five waiters on 20 queues");
     assert!(sent < i64::try_from(seconds).expect("small"), "{sent}");
+}
+
+/// One group policy made an idle worker claim from each of its queues once a second: groups become ready by time alone, and
+/// the wait ended every second for all of them, though there was no group anywhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_groups_on_many_quiet_queues_sends_less_than_a_command_a_second() {
+    let Some(server) = own() else { return };
+    let place = Place::new(&server);
+    let broker = place.broker(&server.url());
+    let queues: Vec<QueueName> = (0..20).map(|n| queue(&format!("q{n}"))).collect();
+    let aggregating = Want { groups: [policy("*", 1)].into(), ..want(1) };
+    for queue in &queues {
+        let claims = broker.claim(queue, stamp(1, 0, 1), t(0), &aggregating).await;
+        assert!(claims.expect("answered").claims.is_empty());
+    }
+    let interest = Interest { queues: queues.clone(), token: Some(token()) };
+    let armed = broker.wait(&interest, t(0), Duration::from_millis(300)).await;
+    assert_eq!(armed.expect("no error"), Woke::default());
+    let (before, seconds) = (commands(&server), 4);
+    let waiting = broker.wait(&interest, t(0), LONG);
+    let woken = tokio::time::timeout(Duration::from_secs(seconds), waiting).await;
+    assert!(woken.is_err(), "nothing happened, and it woke: {woken:?}");
+    let sent = commands(&server) - before;
+    println!("{sent} commands in {seconds} s of waiting for groups on 20 queues");
+    assert!(sent < i64::try_from(seconds).expect("small"), "{sent}");
+    // As a Go client joins a group: nothing of ours is there to ring.
+    let waiting = tokio::spawn(async move { broker.wait(&interest, t(5), LONG).await });
+    let key = |name: &str| format!("{}:{{q7}}:{name}", place.namespace);
+    place.raw(&["ZADD", &key("g:mail"), "1795521600", "a"]);
+    place.raw(&["SADD", &key("groups"), "mail"]);
+    let woke = within(Duration::from_secs(1), waiting).await.expect("it ends").expect("no error");
+    assert_eq!(woke.queues, [queues[7].clone()]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

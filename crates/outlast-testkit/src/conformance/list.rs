@@ -411,6 +411,9 @@ macro_rules! conformance_list {
                 a_waiter_names_only_queues_that_have_work
                 a_waiter_wakes_for_a_task_that_is_given_back
                 a_waiter_wakes_for_a_task_that_is_run_by_hand
+                a_waiter_wakes_for_a_group_where_the_latest_claim_had_policies
+                a_waiter_is_not_woken_for_groups_that_nobody_aggregates
+                a_waiter_is_not_woken_for_the_groups_of_a_paused_queue
                 a_waiter_wakes_for_a_command
                 a_waiter_is_not_woken_for_the_commands_of_others
                 a_waiter_that_is_dropped_leaves_nothing_behind

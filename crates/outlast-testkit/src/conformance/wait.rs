@@ -11,7 +11,7 @@ use std::time::Duration;
 use outlast_core::{Action, Command, Interest, NewTask, Outcome, QueueControl, QueueName, Woke};
 
 use super::case::Case;
-use super::words::{due, queue, stamp, t, task};
+use super::words::{due, grouped, policy, queue, stamp, t, task};
 
 /// Longer than any waiter that works, and far shorter than `AN_HOUR`: a waiter that sleeps through its
 /// work does not find it at the end of its time and pass.
@@ -141,6 +141,35 @@ pub async fn a_waiter_wakes_for_a_task_that_is_run_by_hand(c: &Case) {
         c.act_on(&Action::Run, "a", t(1)).await.expect("it is scheduled");
     };
     assert_eq!(waiting(c, &interest, run).await, for_the_queue(c));
+}
+
+/// An idle worker asked all its queues once a second as soon as it aggregated groups of one of them.
+pub async fn a_waiter_wakes_for_a_group_where_the_latest_claim_had_policies(c: &Case) {
+    assert_eq!(c.claim_group(t(0), &policy("g", 1)).await, None);
+    let interest = interest(&[&c.queue]);
+    let quiet = wait(c, &interest, 0, Duration::from_millis(700)).await;
+    assert_eq!(quiet, Woke::default(), "there are no groups to be looked at");
+    let join = c.accept(t(0), [grouped("a", "g")]);
+    assert_eq!(waiting(c, &interest, join).await, for_the_queue(c));
+    assert_eq!(c.claim_group(t(0), &policy("g", 1)).await, None, "it is not ready");
+    let looked = wait(c, &interest, 0, Duration::from_millis(20)).await;
+    assert_eq!(looked, Woke::default(), "somebody has looked just now");
+    assert_eq!(wait_until_woken(c, &interest).await, for_the_queue(c));
+}
+
+pub async fn a_waiter_is_not_woken_for_groups_that_nobody_aggregates(c: &Case) {
+    c.accept(t(0), [grouped("a", "g")]).await;
+    assert_eq!(c.claim(t(1), 1).await, []);
+    let woke = wait(c, &interest(&[&c.queue]), 5, Duration::from_millis(50)).await;
+    assert_eq!(woke, Woke::default());
+}
+
+pub async fn a_waiter_is_not_woken_for_the_groups_of_a_paused_queue(c: &Case) {
+    c.accept(t(0), [grouped("a", "g")]).await;
+    assert_eq!(c.claim_group(t(0), &policy("g", 10)).await, None);
+    c.inspect.control(&c.queue, QueueControl::Pause, t(1)).await.expect("answered");
+    let woke = wait(c, &interest(&[&c.queue]), 5, Duration::from_millis(50)).await;
+    assert_eq!(woke, Woke::default());
 }
 
 pub async fn a_waiter_wakes_for_a_command(c: &Case) {

@@ -30,9 +30,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use outlast_core::limits::{BATCH_TASKS_MAX, SWEEP_MAX};
 use outlast_core::{
-    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Epoch, Extended, Health, Hold, Home,
-    Interest, Memory, NewTask, QueueName, Role, Settled, Settlement, Stamp, SweepBudget, Swept,
-    Timestamp, Want, Woke,
+    Beat, BeatReply, Broker, BrokerError, Claims, Enqueued, Epoch, Extended, GroupLooks, Health,
+    Hold, Home, Interest, Memory, NewTask, QueueName, Role, Settled, Settlement, Stamp,
+    SweepBudget, Swept, Timestamp, Want, Woke,
 };
 use tokio::sync::Notify;
 
@@ -47,6 +47,7 @@ pub struct ModelBroker {
     world: Mutex<World>,
     /// Rung after every change, for the waiters.
     bell: Notify,
+    group_looks: GroupLooks,
     /// How often everything was lost.
     flushes: AtomicU64,
     /// How often something older came back.
@@ -60,6 +61,7 @@ impl ModelBroker {
         Self {
             world: Mutex::new(World::new(archive_max)),
             bell: Notify::new(),
+            group_looks: GroupLooks::default(),
             flushes: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
         }
@@ -115,6 +117,7 @@ impl Broker for ModelBroker {
             let (ids, rest) = world.claim(queue, now, want);
             Answer::Claim(ids, rest)
         })?;
+        self.group_looks.looked(queue, now, &want.groups);
         match answer {
             (Answer::Claim(ids, rest), lost) => {
                 Ok(Claims { claims: world.claimed(queue, &ids, want.token), rest, lost })

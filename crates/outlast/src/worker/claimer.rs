@@ -28,10 +28,6 @@ const ERROR_PAUSE: Duration = Duration::from_millis(500);
 /// How long a queue is left alone that is refused, or that holds data of another program, while the others go on.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often groups are looked at: their time is not known to the broker's wake-up.
-const GROUP_LOOK_MIN: Duration = Duration::from_millis(100);
-const GROUP_LOOK_MAX: Duration = Duration::from_secs(1);
-
 /// What one round over the queues found.
 #[derive(Default)]
 struct Round {
@@ -204,7 +200,7 @@ impl Claimer {
             Ok(woken) if !woken.is_empty() => {
                 round.empty.iter().filter(|queue| !woken.contains(queue)).cloned().collect()
             }
-            // Time for a look at the groups, for the net, or after an error.
+            // For the net, or after an error.
             _ => HashSet::new(),
         }
     }
@@ -213,8 +209,8 @@ impl Claimer {
     async fn wait(&self, interest: &Interest) -> Vec<QueueName> {
         loop {
             let now = self.shared.clock.now();
-            match self.shared.broker.wait(interest, now, self.wait_max()).await {
-                Ok(woke) if woke.queues.is_empty() && self.shared.groups.is_empty() => {}
+            match self.shared.broker.wait(interest, now, WAIT_MAX).await {
+                Ok(woke) if woke.queues.is_empty() => {}
                 Ok(woke) => return woke.queues,
                 Err(error) => {
                     self.shared.failed("wait for work", None, &error);
@@ -223,12 +219,6 @@ impl Claimer {
                 }
             }
         }
-    }
-
-    fn wait_max(&self) -> Duration {
-        let graces = self.shared.groups.iter().map(|group| group.policy.grace / 2);
-        let soonest = graces.min().map(|grace| grace.clamp(GROUP_LOOK_MIN, GROUP_LOOK_MAX));
-        soonest.unwrap_or(WAIT_MAX)
     }
 }
 

@@ -43,6 +43,45 @@ async fn members_that_go_enqueues_become_one_task_of_ours() {
     assert_eq!(world.go(json!({"op": "groups", "queue": "q"})).await, json!([]));
 }
 
+/// One group policy made an idle worker claim from each of its queues once a second, in case a group had become ready.
+#[tokio::test]
+async fn an_idle_worker_that_aggregates_on_twenty_queues_sends_less_than_a_command_a_second() {
+    let Some(world) = World::start().await else { return };
+    let ours = world.we_work(|worker| {
+        let all = |worker: outlast::Worker, n| {
+            let queue = format!("q{n}");
+            worker.queue(&queue, 1).group(&queue, policy(10), join)
+        };
+        (0..20).fold(worker, all)
+    });
+    // What it does when it starts is over once nothing was sent for two seconds.
+    let mut sent = world.scripts_and_pings();
+    until("it is idle", async || {
+        pass(Duration::from_secs(2)).await;
+        let before = std::mem::replace(&mut sent, world.scripts_and_pings());
+        (sent - before <= 2).then_some(())
+    })
+    .await;
+    let seconds = 6;
+    pass(Duration::from_secs(seconds)).await;
+    let caused = world.scripts_and_pings() - sent;
+    println!("{caused} commands in {seconds} s of an idle worker with groups on 20 queues");
+    assert!(caused < seconds, "{caused}");
+    let options = json!({"queue": "q7", "group": "g"});
+    world.go_enqueues(json!({"type": "note", "payload": "x", "options": options})).await;
+    let begun = tokio::time::Instant::now();
+    until("the joined task", async || {
+        ours.runs().into_iter().find(|ran| ran.task.task_type.as_str() == "joined")
+    })
+    .await;
+    // A second of calm, and asynq's scores are whole seconds.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
+async fn pass(time: Duration) {
+    let _over = tokio::time::timeout(time, std::future::pending::<()>()).await;
+}
+
 #[tokio::test]
 async fn members_that_we_enqueue_become_one_task_of_gos() {
     let Some(world) = World::start().await else { return };

@@ -166,6 +166,18 @@ impl World {
         self.redis.command(words).unwrap()
     }
 
+    /// What was sent to Redis by somebody who neither enqueues nor looks: scripts, and whether it is there.
+    pub(crate) fn scripts_and_pings(&self) -> u64 {
+        let page = self.raw(&["INFO", "commandstats"]).text().unwrap();
+        let calls = |line: &str| {
+            let (name, facts) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            let is_sent = ["eval", "evalsha", "ping"].contains(&name);
+            let count = facts.split(',').next()?.parse::<u64>().ok()?;
+            is_sent.then_some(count)
+        };
+        page.lines().filter_map(calls).sum()
+    }
+
     /// Makes the lease of every active task of a queue end long ago, as if its worker had died then.
     pub(crate) fn expire_leases(&self, queue: &str) -> usize {
         let key = format!("asynq:{{{queue}}}:lease");
