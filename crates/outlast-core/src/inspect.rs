@@ -497,6 +497,10 @@ pub struct RunningTask {
     pub started_at: Timestamp,
     /// Until when, at most.
     pub deadline: Timestamp,
+    /// Its payload. Empty where it is longer than [`BEAT_PAYLOAD_MAX`](crate::limits::BEAT_PAYLOAD_MAX), or where those before it
+    /// have used up [`BEAT_PAYLOADS_MAX`](crate::limits::BEAT_PAYLOADS_MAX).
+    #[serde(default, skip_serializing_if = "Bytes::is_empty", with = "schedule::payload_text")]
+    pub payload: Bytes,
 }
 
 /// What the broker knows of a schedule.

@@ -86,6 +86,12 @@ pub const SESSION_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Running tasks a worker lists in one beat; the rest is counted, not listed.
 pub const BEAT_RUNNING_MAX: usize = 1000;
 
+/// The longest payload that a beat shows of a running task, and the bytes of all that one beat shows: it comes every few
+/// seconds. Longer ones, and those beyond, are left out: whoever wants them looks at the task.
+pub const BEAT_PAYLOAD_MAX: usize = 4 * 1024;
+/// See [`BEAT_PAYLOAD_MAX`].
+pub const BEAT_PAYLOADS_MAX: usize = 256 * 1024;
+
 /// Refuses a number that is zero or beyond its limit.
 ///
 /// # Errors

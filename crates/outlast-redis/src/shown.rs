@@ -6,7 +6,7 @@ use std::time::Duration;
 use outlast_core::inspect::{
     PriorityName, RunningTask, ScheduleOptions, ScheduleState, TickRecord, WorkerStatus,
 };
-use outlast_core::limits::BEAT_RUNNING_MAX;
+use outlast_core::limits::{BEAT_PAYLOAD_MAX, BEAT_RUNNING_MAX};
 use outlast_core::{
     GroupName, QueueName, ScheduleName, ScheduleView, TaskId, TaskType, Timestamp, WorkerView,
 };
@@ -56,7 +56,7 @@ pub(crate) fn server_info(view: &WorkerView) -> ServerInfo {
     }
 }
 
-/// The worker's running tasks as Go's programs list them. Their payloads are not repeated here.
+/// The worker's running tasks as Go's programs list them.
 pub(crate) fn worker_infos(view: &WorkerView) -> impl Iterator<Item = WorkerInfo> {
     view.running.iter().take(BEAT_RUNNING_MAX).map(|task| WorkerInfo {
         host: view.host.clone(),
@@ -64,7 +64,7 @@ pub(crate) fn worker_infos(view: &WorkerView) -> impl Iterator<Item = WorkerInfo
         server_id: server_id(view).to_owned(),
         task_id: task.id.to_string(),
         task_type: task.task_type.to_string(),
-        task_payload: bytes::Bytes::new(),
+        task_payload: task.payload.clone(),
         queue: task.queue.to_string(),
         start_time: task.started_at.into(),
         deadline: task.deadline.into(),
@@ -101,12 +101,14 @@ pub(crate) fn worker_view(info: ServerInfo, tasks: &[WorkerInfo]) -> WorkerView 
 }
 
 fn running_task(info: &WorkerInfo) -> RunningTask {
+    let is_short = info.task_payload.len() <= BEAT_PAYLOAD_MAX;
     RunningTask {
         queue: QueueName::stored(&info.queue),
         id: TaskId::stored(&info.task_id),
         task_type: TaskType::stored(&info.task_type),
         started_at: info.start_time.moment().unwrap_or_default(),
         deadline: info.deadline.moment().unwrap_or(Timestamp::MAX),
+        payload: if is_short { info.task_payload.clone() } else { bytes::Bytes::new() },
     }
 }
 

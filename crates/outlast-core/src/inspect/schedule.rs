@@ -70,7 +70,7 @@ impl Default for ScheduleOptions {
 
 /// Payloads in views: text where they are UTF-8, else lossless base64 is the caller's affair, so views
 /// carry bytes as a JSON array only in this one case.
-mod payload_text {
+pub(super) mod payload_text {
     use bytes::Bytes;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -81,7 +81,7 @@ mod payload_text {
         Raw(Vec<u8>),
     }
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(in crate::inspect) fn serialize<S: Serializer>(
         payload: &Bytes,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -91,7 +91,7 @@ mod payload_text {
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::inspect) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Bytes, D::Error> {
         Ok(match Form::deserialize(deserializer)? {

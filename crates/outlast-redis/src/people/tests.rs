@@ -30,6 +30,7 @@ fn running(id: &str) -> RunningTask {
         task_type: TaskType::stored("email"),
         started_at: t(5),
         deadline: t(900),
+        payload: id.to_owned().into(),
     }
 }
 

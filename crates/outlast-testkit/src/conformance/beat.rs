@@ -115,6 +115,7 @@ pub async fn a_worker_is_shown_as_it_describes_itself(c: &Case) {
         task_type: task("a").task_type,
         started_at: t(5),
         deadline: t(900),
+        payload: (&b"no text: \xff"[..]).into(),
     };
     let mut view = worker("w");
     (view.active, view.status, view.running) = (1, WorkerStatus::Draining, vec![running]);

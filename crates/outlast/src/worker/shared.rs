@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use outlast_core::inspect::RunningTask;
 use outlast_core::{
     Broker, BrokerError, GroupPolicy, Kind, Lease, LeaseToken, QueueName, Settlement, TaskId,
@@ -347,6 +348,7 @@ impl Shared {
     pub(super) fn running(&self) -> Vec<RunningTask> {
         let held = lock(&self.held);
         let busy = held.values().filter(|held| held.stage == Stage::Busy);
+        let mut left = limits::BEAT_PAYLOADS_MAX;
         let shown = busy.filter_map(|held| {
             let run = held.run.as_ref()?;
             Some(RunningTask {
@@ -355,8 +357,34 @@ impl Shared {
                 task_type: run.task().task_type.clone(),
                 started_at: held.started_at,
                 deadline: run.deadline(),
+                payload: shown_payload(&run.task().payload, &mut left),
             })
         });
         shown.take(limits::BEAT_RUNNING_MAX).collect()
+    }
+}
+
+/// A payload as a beat shows it, if there is room for it.
+fn shown_payload(payload: &Bytes, left: &mut usize) -> Bytes {
+    let rest =
+        left.checked_sub(payload.len()).filter(|_| payload.len() <= limits::BEAT_PAYLOAD_MAX);
+    let Some(rest) = rest else { return Bytes::new() };
+    *left = rest;
+    payload.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_beat_shows_short_payloads_as_long_as_there_is_room() {
+        let bytes = |length: usize| Bytes::from(vec![b'x'; length]);
+        let (longest, mut left) = (limits::BEAT_PAYLOAD_MAX, limits::BEAT_PAYLOADS_MAX);
+        assert!(shown_payload(&bytes(longest + 1), &mut left).is_empty());
+        for _ in 0..limits::BEAT_PAYLOADS_MAX / longest {
+            assert_eq!(shown_payload(&bytes(longest), &mut left).len(), longest);
+        }
+        assert!(shown_payload(&bytes(1), &mut left).is_empty());
     }
 }

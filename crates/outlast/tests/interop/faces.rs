@@ -256,6 +256,8 @@ async fn asynqmon_shows_our_queues_tasks_workers_and_schedules() {
     let busy = servers.iter().find(|server| server["queue_priorities"] == json!({"q": 1}));
     let running = &busy.unwrap()["active_workers"][0];
     assert_eq!((&running["task_id"], &running["task_type"]), (&json!("active"), &json!("hang")));
+    // An empty payload is "non-printable bytes" to asynqmon.
+    assert_eq!(running["task_payload"], "payload");
     let entries = mon.get("scheduler_entries").await;
     let entries = entries["entries"].as_array().unwrap();
     let daily = entries.iter().find(|entry| entry["id"] == "daily").unwrap();

@@ -33,7 +33,10 @@ async fn our_worker_is_a_server_to_go_with_its_queues_and_what_it_runs() {
     assert!(time(&server["Started"]).unwrap() <= world.now());
     let running = &server["ActiveWorkers"][0];
     assert_eq!((&running["TaskID"], &running["TaskType"]), (&json!("a"), &json!("hang")));
-    assert_eq!(running["Queue"], "low");
+    assert_eq!(
+        (&running["Queue"], &running["TaskPayload"]),
+        (&json!("low"), &json!(base64(b"secret")))
+    );
     let (started, deadline) = (time(&running["Started"]), time(&running["Deadline"]));
     assert!(started.unwrap() <= world.now());
     let left = deadline.unwrap().since(started.unwrap());
@@ -53,7 +56,11 @@ async fn our_worker_is_a_server_to_go_with_its_queues_and_what_it_runs() {
 #[tokio::test]
 async fn gos_server_is_a_worker_to_us_with_its_queues_and_what_it_runs() {
     let Some(world) = World::start().await else { return };
-    world.go_enqueues(json!({"type": "hang", "options": {"queue": "low", "task_id": "a"}})).await;
+    world
+        .go_enqueues(
+            json!({"type": "hang", "payload": "p", "options": {"queue": "low", "task_id": "a"}}),
+        )
+        .await;
     let go = world.go_works(&["-queues", "high=6,low=1", "-strict", "-concurrency", "4"]).await;
     let view = until("the running task", async || {
         let workers = world.inspector.workers().await.unwrap();
@@ -66,7 +73,7 @@ async fn gos_server_is_a_worker_to_us_with_its_queues_and_what_it_runs() {
     assert_eq!(queues, [("high", 6), ("low", 1)]);
     let running = &view.running[0];
     assert_eq!((running.id.as_str(), running.task_type.as_str()), ("a", "hang"));
-    assert_eq!(running.queue.as_str(), "low");
+    assert_eq!((running.queue.as_str(), &running.payload[..]), ("low", &b"p"[..]));
     assert!(running.started_at <= world.now() && running.deadline > world.now());
 }
 
