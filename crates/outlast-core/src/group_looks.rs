@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_look_holds_for_half_the_shortest_calm_time_within_bounds() {
-        let at = |ms| Timestamp::from_millis(1_000_000 + ms);
+        let at = |ms: i64| Timestamp::from_millis(1_000_000 + ms);
         let queue = QueueName::default_queue();
         let looks = GroupLooks::default();
         for (graces, holds) in

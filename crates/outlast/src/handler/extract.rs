@@ -228,7 +228,8 @@ impl FromRun for Cancel {
 }
 
 /// Writes progress or a result while the handler runs. What was written last is the task's result,
-/// unless the handler returns one. It is stored within about a second, and with the outcome.
+/// unless the handler returns one. It is stored within about a second, and before the outcome of a run that ends earlier, be it
+/// a success or not. While the broker is away, only that of a success is kept.
 #[derive(Clone, Debug)]
 pub struct ResultWriter(Run);
 

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use outlast_core::broker::ClaimedGroup;
+use outlast_core::broker::{ClaimedGroup, Hold};
 use outlast_core::{Attempt, Lease, Outcome, Settlement, limits};
 use tower::ServiceExt;
 
@@ -23,6 +23,9 @@ const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// How long a task waits here for a slot before it is given back: it was claimed ahead because runs were
 /// short, and then one was not.
 const SLOT_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long what a handler has written may hold up the outcome of its run.
+const WRITTEN_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long one aggregation may take (asynq's, contract §3.0).
 const AGGREGATE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -42,7 +45,31 @@ pub(super) async fn run_task(shared: Arc<Shared>, key: u64, run: Run, room: Room
     let task = run.task();
     let lease = Lease { id: task.id.clone(), token: shared.token, until: run.deadline() };
     let queue = shared.queues.iter().position(|queue| queue.name == task.queue).unwrap_or(0);
+    // A success carries it; a revoked task is gone.
+    if !matches!(outcome, Outcome::Done { .. } | Outcome::Revoke) {
+        store_written(&shared, &run, queue, &lease).await;
+    }
     hand_over(&shared, Finished { key, queue, settlement: Settlement { lease, outcome } }).await;
+}
+
+/// Stores what the handler wrote and the keeper has not stored yet: after the outcome it could not be. A broker that does not
+/// take it soon holds up no outcome.
+async fn store_written(shared: &Shared, run: &Run, queue: usize, lease: &Lease) {
+    let Some(result) = run.inner.written.take_unstored() else { return };
+    let (queue, now) = (&shared.queues[queue], shared.clock.now());
+    let holds = [Hold { lease: lease.clone(), result: Some(result) }].into();
+    let by = shared.lease + queue.skew.behind();
+    let stored = shared.broker.extend(&queue.name, now, holds, by);
+    let mut phase = shared.phase();
+    tokio::select! {
+        biased;
+        _ = phase.wait_for(|phase| *phase >= Phase::GivingBack) => {}
+        stored = tokio::time::timeout(WRITTEN_PATIENCE, stored) => {
+            if let Ok(Err(error)) = stored {
+                shared.failed("store what a handler wrote", Some(&queue.name), &error);
+            }
+        }
+    }
 }
 
 /// What becomes of a task whose failure could not even be read.

@@ -233,3 +233,24 @@ async fn progress_that_one_side_writes_is_read_by_the_other_while_the_task_runs(
     .await;
     assert_eq!(info["State"], "active");
 }
+
+/// Ours was lost when its run failed before the worker's next look.
+#[tokio::test]
+async fn what_was_written_before_a_failure_is_read_by_the_other_side() {
+    let Some(world) = World::start().await else { return };
+    for (id, max_retry) in [("retried", 3), ("archived", 0)] {
+        let options = json!({"task_id": id, "max_retry": max_retry});
+        world.go_enqueues(json!({"type": "write", "options": options})).await;
+    }
+    let later = |_: u32, _: &outlast::Failure, _: &outlast::TaskInfo| Duration::from_secs(3600);
+    let _ours = world.we_work(|worker| {
+        worker.retry_with(later).handle_type("write", async |writer: outlast::ResultWriter| {
+            writer.write("half way")?;
+            Err::<(), _>(outlast::Failure::retry("no luck"))
+        })
+    });
+    for (id, state) in [("retried", TaskState::Retry), ("archived", TaskState::Archived)] {
+        world.in_state("default", id, state).await;
+        assert_eq!(world.go_task("default", id).await["Result"], base64(b"half way"), "{id}");
+    }
+}

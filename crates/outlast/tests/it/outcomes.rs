@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use outlast::testing::TestBed;
 use outlast::{
-    Attempt, Failure, Json, JsonResult, Payload, RawPayload, Reply, Run, State, Task, TaskInfo,
-    TaskRequest, TaskState, Worker,
+    Attempt, Failure, Json, JsonResult, Payload, RawPayload, Reply, ResultWriter, Run, State, Task,
+    TaskInfo, TaskRequest, TaskState, Worker,
 };
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,35 @@ async fn a_result_is_kept_for_the_retention_and_not_longer() {
     let done = bed.tasks("default", TaskState::Completed).await.unwrap();
     assert_eq!(done[0].result.as_deref(), Some(&b"[1,2]"[..]));
     assert_eq!(done[0].completed_at, Some(bed.clock().now()));
+}
+
+/// What a handler wrote was stored at the next look of the worker, or with a success: of a run that failed before that look it
+/// was lost, while asynq stores it at once.
+#[tokio::test]
+async fn what_a_handler_wrote_is_kept_however_its_run_ends() {
+    let bed = bed_with(task().id("retried")).await;
+    for id in ["archived", "snoozed", "done"] {
+        bed.client().enqueue(task().id(id).retention(MINUTE)).await.unwrap();
+    }
+    let handler = async |info: TaskInfo, writer: ResultWriter| {
+        writer.write(format!("half of {}", info.id))?;
+        match info.id.as_str() {
+            "retried" => Err::<(), _>(Failure::retry("no luck")),
+            "archived" => Err(Failure::archive("hopeless")),
+            "snoozed" => Err(Failure::snooze(MINUTE)),
+            _ => Ok(()),
+        }
+    };
+    bed.drain(fixed(&bed).handle_type("t", handler)).await.unwrap();
+    for (state, id) in [
+        (TaskState::Retry, "retried"),
+        (TaskState::Archived, "archived"),
+        (TaskState::Scheduled, "snoozed"),
+        (TaskState::Completed, "done"),
+    ] {
+        let found = bed.tasks("default", state).await.unwrap();
+        assert_eq!(found[0].result.as_deref(), Some(format!("half of {id}").as_bytes()), "{id}");
+    }
 }
 
 #[tokio::test]
