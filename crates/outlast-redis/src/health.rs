@@ -28,10 +28,12 @@ impl Inner {
         let (role, run) = (role_of(&replication), run_of(&server, &replication));
         // A replica of a primary that was never looked at has none: it is empty until then.
         let epoch = Epoch(answer::text(next())?);
-        let memory = Memory {
-            used_percent: used_percent(&answer::text(next())?),
-            is_full: answer::int(next())? > 0,
-        };
+        let memory = answer::text(next())?;
+        if let Some(policy) = field(&memory, "maxmemory_policy") {
+            self.saw_policy(policy);
+        }
+        let memory =
+            Memory { used_percent: used_percent(&memory), is_full: answer::int(next())? > 0 };
         let (clock, software) = (clock_of(&server), about.software);
         Ok(Health { role, clock, epoch, run, software, memory })
     }
@@ -46,24 +48,23 @@ fn role_of(replication: &str) -> Role {
 /// Its run and the line of replicas that it belongs to: both change with a restart, the latter alone when it was given the data of
 /// another server.
 fn run_of(server: &str, replication: &str) -> String {
-    let field = |text: &str, name: &str| {
-        let value = text.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'));
-        value.unwrap_or_default().to_owned()
-    };
-    match (field(server, "run_id"), field(replication, "master_replid")) {
-        (run, line) if run.is_empty() && line.is_empty() => String::new(),
-        (run, line) => format!("{run}/{line}"),
+    let (run, line) = (field(server, "run_id"), field(replication, "master_replid"));
+    if run.or(line).is_none() {
+        return String::new();
     }
+    format!("{}/{}", run.unwrap_or_default(), line.unwrap_or_default())
+}
+
+/// A field of what INFO says.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
 }
 
 /// What counts against `maxmemory`, in percent of it. A server that makes room by itself is always full, and refuses nothing.
 fn used_percent(memory: &str) -> Option<u8> {
-    let field = |name: &str| {
-        memory.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
-    };
-    let bytes = |name: &str| field(name)?.parse::<u64>().ok();
+    let bytes = |name: &str| field(memory, name)?.parse::<u64>().ok();
     let most = bytes("maxmemory").filter(|most| *most > 0)?;
-    field("maxmemory_policy").filter(|policy| *policy == "noeviction")?;
+    field(memory, "maxmemory_policy").filter(|policy| *policy == "noeviction")?;
     let used = bytes("used_memory")?
         .saturating_sub(bytes("mem_not_counted_for_evict").unwrap_or_default());
     Some(u8::try_from(used.saturating_mul(100) / most).unwrap_or(u8::MAX))
@@ -71,8 +72,7 @@ fn used_percent(memory: &str) -> Option<u8> {
 
 /// The server's clock in its INFO, which counts microseconds.
 fn clock_of(server: &str) -> Option<Timestamp> {
-    let micros = server.lines().find_map(|line| line.trim().strip_prefix("server_time_usec:"))?;
-    let micros: i64 = micros.parse().ok()?;
+    let micros: i64 = field(server, "server_time_usec")?.parse().ok()?;
     Some(Timestamp::from_millis(micros / 1000))
 }
 

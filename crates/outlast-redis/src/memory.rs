@@ -21,11 +21,15 @@ impl Inner {
         let mut ask = redis::cmd("CONFIG");
         ask.arg("GET").arg("maxmemory-policy");
         let Ok(answer) = self.admin.run(&ask).await else { return };
-        let Some(policy) = setting_of(answer).filter(|policy| policy != "noeviction") else {
-            return;
-        };
+        if let Some(policy) = setting_of(answer) {
+            self.saw_policy(&policy);
+        }
+    }
+
+    /// What the server does when its memory is full was seen.
+    pub(crate) fn saw_policy(&self, policy: &str) {
         let server = self.server.shown();
-        if is_first(server) {
+        if policy != "noeviction" && is_first(server) {
             tracing::warn!(
                 server,
                 policy,

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use outlast_core::{Broker, Extended, Hold, Kind, SettleVerdict};
+use outlast_core::{Broker, Extended, Hold, Kind, QueueName, SettleVerdict};
 use outlast_redis::{Options, RedisBroker};
 use outlast_testkit::conformance::words::{budget, done, due, retry, secs, stamp, t, tasks};
 use outlast_testkit::server::RedisServer;
@@ -81,6 +81,30 @@ async fn a_server_that_evicts_tasks_is_warned_of_once_with_the_remedy() {
     assert!(said.contains("WARN") && said.contains("maxmemory-policy noeviction"), "{said}");
     assert!(said.contains("allkeys-lru") && said.contains(&server.url()), "{said}");
     assert_eq!(said_by_opening(&server.url()).await, "", "once is enough");
+}
+
+/// Clients and workers do not open their server: they meet it with their first call, since it may be away. None of them was warned.
+#[tokio::test]
+async fn a_server_that_evicts_tasks_is_warned_of_by_whoever_meets_it_later() {
+    let Some(server) = own() else { return };
+    let broker = RedisBroker::new(&server.url(), Options::default()).expect("a broker");
+    let queue = QueueName::default_queue();
+    let meets = async || {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let _logged = tracing::subscriber::set_default(log.finish());
+        broker.health(&broker.home(&queue), t(0)).await.expect("is well");
+        lines.text()
+    };
+    assert_eq!(meets().await, "");
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-ttl"]).expect("set");
+    let said = meets().await;
+    assert!(
+        said.contains("volatile-ttl") && said.contains("maxmemory-policy noeviction"),
+        "{said}"
+    );
+    assert_eq!(meets().await, "", "once is enough");
 }
 
 #[tokio::test]
