@@ -83,6 +83,27 @@ async fn pass(time: Duration) {
 }
 
 #[tokio::test]
+async fn a_group_that_never_rests_is_joined_after_its_longest_delay() {
+    let Some(world) = World::start().await else { return };
+    let restless = GroupPolicy {
+        grace: Duration::from_secs(60),
+        max_delay: Some(Duration::from_secs(2)),
+        ..policy(1000)
+    };
+    let ours = world.we_work(|worker| worker.queue("q", 1).group("q", restless, join));
+    let options = json!({"queue": "q", "group": "g"});
+    let mut n = 0;
+    let ran = until("the joined task", async || {
+        n += 1;
+        let task = json!({"type": "note", "payload": "x", "options": options.clone()});
+        world.go_enqueues(task).await;
+        ours.runs().into_iter().find(|ran| ran.task.task_type.as_str() == "joined")
+    })
+    .await;
+    assert!(ran.task.payload.len() > 1, "{} of {n}", ran.task.payload.len());
+}
+
+#[tokio::test]
 async fn members_that_we_enqueue_become_one_task_of_gos() {
     let Some(world) = World::start().await else { return };
     for n in 0..3 {

@@ -7,7 +7,7 @@ use outlast::{
 };
 use serde_json::{Value, json};
 
-use super::world::{World, base64, nanos, time};
+use super::world::{World, base64, nanos, time, until};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -180,4 +180,43 @@ async fn bytes_that_are_no_text_arrive_as_they_were_sent_in_both_directions() {
     world.client.enqueue(request).await.unwrap().accepted().unwrap();
     let go = world.go_works(&[]).await;
     assert_eq!(go.event_of("started", "b").await["payload_base64"], base64(&bytes));
+}
+
+#[tokio::test]
+async fn a_unique_member_of_a_group_keeps_its_lock_until_its_group_was_joined() {
+    let Some(world) = World::start().await else { return };
+    let options = json!({"queue": "q", "unique": "1h", "group": "g"});
+    let task = json!({"type": "unique", "payload": "p", "options": options});
+    assert_eq!(world.go_enqueues(task).await["State"], "aggregating");
+    let request = || TaskRequest::raw("unique", "p").queue("q").unique(HOUR).group("g");
+    let twin = world.client.enqueue(request()).await.unwrap();
+    assert!(matches!(twin.verdict, Verdict::Duplicate { .. }), "{twin}");
+    let policy = outlast::GroupPolicy {
+        pattern: "*".to_owned(),
+        grace: Duration::from_secs(1),
+        max_delay: None,
+        max_size: Some(1),
+    };
+    let join = async |_: outlast::GroupBatch| Ok(TaskRequest::raw("joined", ""));
+    let ours = world.we_work(|worker| worker.queue("q", 1).group("q", policy, join));
+    until("it is joined", async || {
+        ours.runs().into_iter().find(|ran| ran.task.task_type.as_str() == "joined")
+    })
+    .await;
+    world.queue_when("q", |stats| stats.size() == 0).await;
+    assert!(world.client.enqueue(request()).await.unwrap().is_accepted());
+}
+
+#[tokio::test]
+async fn a_task_of_gos_whose_deadline_has_passed_is_not_run_and_spends_a_retry() {
+    let Some(world) = World::start().await else { return };
+    let past = world.now().as_seconds() - 60;
+    let options = json!({"queue": "q", "task_id": "late", "deadline": past, "max_retry": 3});
+    world.go_enqueues(json!({"type": "late", "payload": "", "options": options})).await;
+    let later = |_: u32, _: &outlast::Failure, _: &outlast::TaskInfo| HOUR;
+    let ours = world.we_work(|worker| worker.queue("q", 1).retry_with(later));
+    let late = world.in_state("q", "late", TaskState::Retry).await;
+    assert_eq!(late.retried, 1);
+    assert!(late.last_error.as_deref().is_some_and(|error| error.contains("deadline")), "{late:?}");
+    assert!(ours.runs().is_empty());
 }
