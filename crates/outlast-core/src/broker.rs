@@ -324,6 +324,17 @@ pub struct SweepBudget {
     /// Whether expired leases are taken back. Withheld for a grace period after an outage, so that
     /// surviving workers report first (law L8).
     pub recovery: Recovery,
+    /// A worker that is taken for dead before its leases have run out; see [`Swept::held`].
+    pub vanished: Option<Held>,
+}
+
+/// The earliest end of the leases that a worker holds in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The worker.
+    pub token: LeaseToken,
+    /// When the first of its leases ends. One that lives extends them all, long before.
+    pub until: Timestamp,
 }
 
 /// See [`SweepBudget::recovery`].
@@ -353,6 +364,10 @@ pub struct Swept {
     pub more: bool,
     /// When the next scheduled or retry task is due.
     pub next_due: Option<Timestamp>,
+    /// Who holds the leases that end first, where the broker has no other way to notice that a worker is dead: a worker that has
+    /// stopped extending is known by it long before its leases have run out. Handed in as [`SweepBudget::vanished`], its leases that
+    /// end at that moment or before are taken back like those that have. `None` where nobody has looked.
+    pub held: Option<Vec<Held>>,
 }
 
 /// What a waiter waits for.

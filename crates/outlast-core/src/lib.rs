@@ -31,8 +31,8 @@ pub mod time;
 
 pub use broker::{
     Beat, BeatReply, Broker, Claim, ClaimedGroup, ClaimedTask, Claims, Command, EnqueueVerdict,
-    Enqueued, Epoch, Extended, GroupPolicy, Health, Hold, Home, Interest, Lost, Memory, Reject,
-    Rest, Role, SettleVerdict, Settled, SweepBudget, Swept, Want, Woke, WorkerBeat,
+    Enqueued, Epoch, Extended, GroupPolicy, Health, Held, Hold, Home, Interest, Lost, Memory,
+    Reject, Rest, Role, SettleVerdict, Settled, SweepBudget, Swept, Want, Woke, WorkerBeat,
 };
 pub use error::{BrokerError, Kind};
 pub use fsck::{Defect, Finding, Fsck, FsckStep, Repair};

@@ -16,6 +16,9 @@ use crate::wait::{PROBE_EVERY, head};
 /// that is watched.
 const CALM_MAX: Duration = Duration::from_secs(300);
 
+/// The same where a worker holds leases: that it extends them no more is what no server tells.
+const HELD_MAX: Duration = Duration::from_secs(2);
+
 impl Inner {
     /// What a sweep at `now` would answer, if it is known that it would find nothing. What is known is true while the connection
     /// is alive that would tell otherwise: where nobody waits, the sweep itself makes sure of that.
@@ -66,7 +69,8 @@ impl Inner {
         let archived_count = answer::int(next())?;
         let next_due = scheduled.into_iter().chain(retry).min();
         let too_old = archived.map(|at| at.plus(ARCHIVE_AGE));
-        let moments = [lease, completed, sets, next_due, too_old, Some(now.plus(CALM_MAX))];
+        let most = if lease.is_some() { HELD_MAX } else { CALM_MAX };
+        let moments = [lease, completed, sets, next_due, too_old, Some(now.plus(most))];
         let is_full = usize::try_from(archived_count).is_ok_and(|n| n > self.options.archive_max);
         let until = moments.into_iter().flatten().min().filter(|_| !is_full).unwrap_or(now);
         Ok(Seen::Calm { since: now, until, next_due })

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use outlast_core::broker::Recovery;
 use outlast_core::limits::{ARCHIVE_AGE, LOSSES_MAX, SWEEP_MAX, check_count};
-use outlast_core::{BrokerError, QueueName, SweepBudget, Swept, Timestamp};
+use outlast_core::{BrokerError, Held, QueueName, SweepBudget, Swept, Timestamp};
+use redis::Value;
 
 use crate::answer;
 use crate::broker::Inner;
 use crate::claim::{seconds_with_fraction, size};
 use crate::conn::Call;
-use crate::record::{moment_of_score, nanos_text};
+use crate::record::{fraction_text, moment_of_score, nanos_text, seconds_text, token_of};
 use crate::scripts::SWEEP;
 use crate::settle::{LEASE_LOST, failure};
 
@@ -67,6 +68,12 @@ impl Inner {
         call.int(size(self.options.archive_max)).text(ARCHIVE_AGE.as_secs().to_string());
         call.text(self.root.queues()).text(queue.as_str());
         call.text(format!("{:.6}", rand::random::<f64>()));
+        match budget.vanished {
+            Some(Held { token, until }) => {
+                call.text(fraction_text(token)).text(seconds_text(until))
+            }
+            None => call.fixed("").fixed(""),
+        };
         let mut counts = answer::list(self.consume.script(&call).await?)?.into_iter();
         let mut next = || counts.next().unwrap_or_default();
         let mut count = || Ok(usize::try_from(answer::int(next())?).unwrap_or(0));
@@ -87,6 +94,13 @@ impl Inner {
         let seconds = answer::text(next())?.parse().ok();
         swept.next_due = seconds.map(moment_of_score);
         swept.more |= answer::int(next())? == 1;
+        swept.held = Some(answer::list(next())?.into_iter().filter_map(held).collect());
         Ok(swept)
     }
+}
+
+/// Whose lease it is that has this score, and when it ends.
+fn held(score: Value) -> Option<Held> {
+    let score: f64 = answer::text(score).ok()?.parse().ok()?;
+    Some(Held { token: token_of(score)?, until: moment_of_score(score) })
 }

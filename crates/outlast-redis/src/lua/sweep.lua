@@ -4,7 +4,9 @@
 -- fraction, [3] now in nanoseconds, [4] the budget, [5] '1' if expired leases may be taken back, [6] the losses that are too
 -- many, [7] the error of a lost lease as bytes of a message, [8] seconds a foreign lease is left alone after its end,
 -- [9] archived tasks kept at most, [10] seconds they are kept, [11] the set of queues or '', [12] the queue, [13] a random
--- number below 1. Answers {due, recovered, given up, reclaimed, deleted, healed, next due or '', 1 if a set was left unfinished}.
+-- number below 1, [14] the token, as a fraction, of a worker that is taken for dead or '', [15] the second up to which its leases are.
+-- Answers {due, recovered, given up, reclaimed, deleted, healed, next due or '', 1 if a set was left unfinished, the scores of the
+-- leases that end first, one of each token of ours}.
 local call = redis.call
 local P, now, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4])
 local now_s = math.floor(now)
@@ -23,13 +25,16 @@ healed = healed + ghosts
 -- Leases that are over, the oldest first. A lease ends at its second, whatever the fraction, which is its token. A foreign
 -- one gets asynq's allowance, and is passed over until then: so many pages are looked at, behind thousands of those.
 local PAGE, PAGES = 1000, 10
+local vanished = tonumber(ARGV[14])
 local function leases_over()
-  local ids, before, allowance = {}, '(' .. string.format('%.0f', now_s + 1), tonumber(ARGV[8])
+  local last = math.max(now_s, vanished and tonumber(ARGV[15]) or 0)
+  local ids, before, allowance = {}, '(' .. string.format('%.0f', last + 1), tonumber(ARGV[8])
   for page = 0, PAGES - 1 do
     local over = call('ZRANGE', KEYS[3], '-inf', before, 'BYSCORE', 'LIMIT', page * PAGE, PAGE, 'WITHSCORES')
     for at = 1, #over, 2 do
       local score = tonumber(over[at + 1])
-      if score % 1 ~= 0 or score + allowance <= now then ids[#ids + 1] = over[at] end
+      local is_over = score < now_s + 1 and (score % 1 ~= 0 or score + allowance <= now)
+      if is_over or (vanished and score % 1 == vanished) then ids[#ids + 1] = over[at] end
       if #ids >= most then return ids end
     end
     if #over < 2 * PAGE then break end
@@ -168,10 +173,21 @@ if ARGV[11] ~= '' and call('SISMEMBER', ARGV[11], ARGV[12]) == 0 then
   end
 end
 
+-- Who holds the leases that end first.
+local held, is_known = {}, {}
+local first = call('ZRANGE', KEYS[3], 0, 99, 'WITHSCORES')
+for at = 2, #first, 2 do
+  local fraction = tonumber(first[at]) % 1
+  if fraction ~= 0 and not is_known[fraction] then
+    is_known[fraction] = true
+    held[#held + 1] = first[at]
+  end
+end
+
 local next_due
 for nth = 4, 5 do
   local head = call('ZRANGE', KEYS[nth], 0, 0, 'WITHSCORES')
   local at = tonumber(head[2])
   if at and (not next_due or at < next_due) then next_due = at end
 end
-return {due, recovered, given_up, reclaimed, deleted, healed, next_due and string.format('%.0f', next_due) or '', unfinished}
+return {due, recovered, given_up, reclaimed, deleted, healed, next_due and string.format('%.0f', next_due) or '', unfinished, held}

@@ -1,9 +1,38 @@
 //! Leases whose time is over, among many others.
 
-use outlast_core::Broker;
-use outlast_testkit::conformance::words::{budget, t, tasks};
+use outlast_core::broker::Recovery;
+use outlast_core::{Broker, Held, Hold, LeaseToken, SweepBudget, Want};
+use outlast_testkit::conformance::words::{budget, secs, stamp, t, tasks};
 
-use crate::kit::{Place, own, shared};
+use crate::kit::{Place, own, shared, token, want};
+
+/// Tasks of a worker that was killed waited until their leases had run out, up to half a minute.
+#[tokio::test]
+async fn leases_of_a_worker_that_is_taken_for_dead_are_taken_back_before_they_run_out() {
+    let Some(server) = shared() else { return };
+    let place = Place::new(server);
+    let broker = place.broker(&server.url());
+    place.accept(&broker, tasks(&["dead-1", "dead-2", "extended", "other"])).await;
+    let claimed = place.claim(&broker, 3).await;
+    let other = Want { token: LeaseToken::new(5).expect("a token"), ..want(1) };
+    broker.claim(&place.queue, stamp(8, 0, 1), t(1), &other).await.expect("answered");
+    let hold = Hold { lease: claimed[2].lease.clone(), result: None };
+    broker.extend(&place.queue, t(6), [hold].into(), secs(30)).await.expect("answered");
+    let sweep = async |recovery, vanished| {
+        let budget = SweepBudget { moves_max: 100, recovery, vanished };
+        broker.sweep(&place.queue, t(20), budget).await.expect("answered")
+    };
+    let told = sweep(Recovery::Allowed, None).await;
+    let dead = Held { token: token(), until: t(31) };
+    let mut held = told.held.expect("somebody has looked");
+    held.sort_by_key(|holder| holder.token.get());
+    assert_eq!(held, [Held { token: other.token, until: t(31) }, dead]);
+    assert_eq!(sweep(Recovery::Withheld, Some(dead)).await.recovered, 0, "others report first");
+    assert_eq!(sweep(Recovery::Allowed, Some(dead)).await.recovered, 2);
+    assert_eq!(place.count("ZCARD", "lease"), 2, "that of another worker, and what was extended");
+    assert_eq!(place.count("ZCARD", "retry"), 2);
+    assert_eq!(sweep(Recovery::Allowed, Some(dead)).await.recovered, 0);
+}
 
 /// A sweep looked at the first thousand leases whose second was over. Behind a thousand of a Go fleet's, which are left alone
 /// for 30 s, ours were not seen.

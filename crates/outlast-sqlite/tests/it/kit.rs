@@ -82,7 +82,7 @@ pub(crate) async fn end(
 }
 
 pub(crate) async fn sweep(broker: &SqliteBroker, q: &str, now: Timestamp) -> Swept {
-    let budget = SweepBudget { moves_max: 1000, recovery: Recovery::Allowed };
+    let budget = SweepBudget { moves_max: 1000, recovery: Recovery::Allowed, vanished: None };
     broker.sweep(&queue(q), now, budget).await.expect("sweeps")
 }
 

@@ -380,7 +380,7 @@ async fn expired_leases_are_left_alone_for_fifteen_seconds_after_an_outage() {
     });
     let survivor = Bed::around(sweeps.clone(), folder.path());
     let broker = survivor.broker();
-    let budget = SweepBudget { moves_max: 10, recovery: Recovery::Allowed };
+    let budget = SweepBudget { moves_max: 10, recovery: Recovery::Allowed, vanished: None };
     let q = queue("q");
     let check = async |what: &str, recovery| {
         let is_back = async {

@@ -13,7 +13,7 @@ use super::words::{
 };
 
 fn withheld() -> SweepBudget {
-    SweepBudget { moves_max: 1000, recovery: Recovery::Withheld }
+    SweepBudget { moves_max: 1000, recovery: Recovery::Withheld, vanished: None }
 }
 
 pub async fn a_sweep_of_nothing_does_nothing(c: &Case) {

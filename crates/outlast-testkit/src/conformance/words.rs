@@ -165,7 +165,7 @@ pub fn beat(view: WorkerView, token: Option<LeaseToken>, ttl: u64) -> Beat {
 /// A sweep of up to so many moves per kind of work, expired leases included.
 #[must_use]
 pub fn budget(moves_max: usize) -> SweepBudget {
-    SweepBudget { moves_max, recovery: Recovery::Allowed }
+    SweepBudget { moves_max, recovery: Recovery::Allowed, vanished: None }
 }
 
 /// A queue name.

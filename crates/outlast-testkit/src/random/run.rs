@@ -321,8 +321,11 @@ impl Run {
     /// Brings both sides to where they may be compared: nothing is due that is not pending, and no two
     /// tasks wait for the same moment.
     async fn settle_down(&mut self) -> Same {
-        let rest =
-            SweepBudget { moves_max: 1000, recovery: outlast_core::broker::Recovery::Withheld };
+        let rest = SweepBudget {
+            moves_max: 1000,
+            recovery: outlast_core::broker::Recovery::Withheld,
+            vanished: None,
+        };
         for side in &self.sides {
             let swept = side.handle.broker.sweep(&self.queue, self.now, rest).await;
             swept.map_err(|error| format!("could not sweep: {error}"))?;

@@ -106,7 +106,8 @@ impl QueueMove {
     /// What the broker answers.
     pub async fn sweep(&self) -> Result<()> {
         let (from, now) = (&self.migration.from, self.migration.now());
-        let budget = SweepBudget { moves_max: SWEEP_MAX, recovery: Recovery::Allowed };
+        let budget =
+            SweepBudget { moves_max: SWEEP_MAX, recovery: Recovery::Allowed, vanished: None };
         while from.broker.sweep(&self.queue, now, budget).await?.more {}
         Ok(())
     }

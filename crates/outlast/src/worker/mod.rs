@@ -12,6 +12,7 @@
 mod claimer;
 mod executor;
 mod exit;
+mod holders;
 mod keeper;
 mod life;
 mod options;

@@ -8,6 +8,7 @@ use outlast_core::broker::Recovery;
 use outlast_core::{QueueName, SweepBudget, Timestamp, limits};
 use tokio::time::Instant;
 
+use super::holders::Holders;
 use super::life::Phase;
 use super::shared::{Shared, WorkerQueue};
 use super::skew::{self, MEASURE_EVERY};
@@ -31,6 +32,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     let begun = Instant::now();
     let mut measured_at = begun;
     let mut refused: HashMap<&QueueName, Instant> = HashMap::new();
+    let mut holders: HashMap<&QueueName, Holders> = HashMap::new();
     while *phase.borrow_and_update() < Phase::Draining {
         let is_due = measured_at.elapsed() >= MEASURE_EVERY;
         if is_due || shared.queues.iter().any(|queue| is_unmeasured(&shared, queue)) {
@@ -46,7 +48,8 @@ pub(super) async fn run(shared: Arc<Shared>) {
             // Anew for each queue: the one before it may have waited long for its answer.
             let recovery = grace.judge(shared.clock.now(), shared.extended_at());
             let recovery = if is_clear { recovery } else { Recovery::Withheld };
-            match sweep(&shared, queue, recovery).await {
+            let holders = holders.entry(&queue.name).or_default();
+            match sweep(&shared, queue, recovery, holders).await {
                 Swept::Done => grace.reached(shared.clock.now()),
                 Swept::Failed => {}
                 Swept::Refused => {
@@ -114,13 +117,22 @@ enum Swept {
     Refused,
 }
 
-async fn sweep(shared: &Shared, queue: &WorkerQueue, recovery: Recovery) -> Swept {
-    let budget = SweepBudget { moves_max: limits::SWEEP_MAX, recovery };
+async fn sweep(
+    shared: &Shared,
+    queue: &WorkerQueue,
+    recovery: Recovery,
+    holders: &mut Holders,
+) -> Swept {
     let queue_name = &queue.name;
     for _ in 0..STEPS_MAX {
         let now = shared.clock.now().minus(queue.skew.ahead());
+        let vanished = holders.vanished(Instant::now());
+        let budget = SweepBudget { moves_max: limits::SWEEP_MAX, recovery, vanished };
         match shared.broker.sweep(queue_name, now, budget).await {
             Ok(swept) => {
+                if let Some(held) = &swept.held {
+                    holders.saw(held, shared.token, now, Instant::now());
+                }
                 if swept.recovered > 0 || swept.given_up > 0 {
                     let (recovered, given_up) = (swept.recovered, swept.given_up);
                     tracing::warn!(queue = %queue_name, recovered, given_up, "took tasks back from vanished workers");
