@@ -19,8 +19,8 @@ use crate::handler::CancelReason;
 /// How often a worker shows itself (asynq's interval, contract §4.6).
 pub(super) const BEAT_EVERY: Duration = Duration::from_secs(5);
 
-/// How long a beat holds: a worker is gone after missing two and a half.
-pub(super) const BEAT_TTL: Duration = Duration::from_secs(12);
+/// How long a beat holds: asynq's twice the interval, so that a beat may be late by more than four seconds.
+pub(super) const BEAT_TTL: Duration = Duration::from_secs(10);
 
 /// How often progress is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
