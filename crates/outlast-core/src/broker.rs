@@ -396,6 +396,9 @@ pub struct Beat {
     pub worker: Option<WorkerBeat>,
     /// Of a scheduler: what it would enqueue.
     pub schedules: Vec<ScheduleView>,
+    /// Schedules that the scheduler keeps no more, while `schedules` are those that it keeps still. They are listed for
+    /// [`ENDED_LISTED`](crate::limits::ENDED_LISTED) at most, unless another scheduler keeps them, or they are paused.
+    pub ended: Vec<ScheduleName>,
     /// Ticks enqueued since the last beat, for the history. Recorded once per schedule and tick.
     pub ticks: Vec<TickRecord>,
     /// How long the sign holds; after that the worker and the entries are no longer listed.

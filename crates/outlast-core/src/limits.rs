@@ -77,6 +77,10 @@ pub const ARCHIVE_AGE: Duration = Duration::from_secs(90 * 24 * 3600);
 /// Ticks kept in a schedule's history (asynq's 1,000, contract §3.0).
 pub const TICKS_KEPT: usize = 1000;
 
+/// How long a schedule is still listed that its scheduler keeps no more: longer than schedulers take from beat to beat, so that
+/// one that another scheduler keeps is never missing.
+pub const ENDED_LISTED: Duration = Duration::from_secs(6);
+
 /// Lanes of a session, which is to say batches of one kind that may be under way at once per queue.
 pub const LANES_MAX: u16 = 64;
 

@@ -6,7 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use outlast_core::inspect::{ScheduleState, TickRecord, WorkerStatus};
-use outlast_core::limits::{BEAT_RUNNING_MAX, DURATION_MAX, LEASE_TOKEN_MAX, TICKS_KEPT};
+use outlast_core::limits::{
+    BEAT_RUNNING_MAX, DURATION_MAX, ENDED_LISTED, LEASE_TOKEN_MAX, TICKS_KEPT,
+};
 use outlast_core::{
     Beat, BeatReply, BrokerError, Command, Kind, LeaseToken, ScheduleName, ScheduleView, Timestamp,
     WorkerBeat, WorkerView,
@@ -18,7 +20,7 @@ use crate::answer;
 use crate::broker::Inner;
 use crate::command;
 use crate::conn::Call;
-use crate::scripts::{PEOPLE_BEAT, PEOPLE_SCHEDULES, PEOPLE_TICKS, PEOPLE_TOKEN};
+use crate::scripts::{PEOPLE_BEAT, PEOPLE_ENDED, PEOPLE_SCHEDULES, PEOPLE_TICKS, PEOPLE_TOKEN};
 use crate::shown;
 
 /// Commands handed out by one beat; the next one brings the rest.
@@ -130,6 +132,9 @@ impl Inner {
         for (nth, schedules) in beat.schedules.chunks(SCHEDULES_PER_CALL).enumerate() {
             let states = self.show_schedules(now, schedules, beat.ttl, nth == 0).await?;
             reply.schedules.extend(states);
+        }
+        for ended in beat.ended.chunks(SCHEDULES_PER_CALL) {
+            self.end_schedules(ended, beat.schedules.is_empty()).await?;
         }
         self.presence.learn(&reply.schedules);
         Ok(reply)
@@ -268,6 +273,22 @@ impl Inner {
             ScheduleState { name, paused_since: moment(&state[0]), last_tick: moment(&state[1]) }
         });
         Ok(each.collect())
+    }
+
+    async fn end_schedules(
+        &self,
+        ended: &[ScheduleName],
+        keeps_none: bool,
+    ) -> Result<(), BrokerError> {
+        let entries = self.root.tagged("schedulers", &self.presence.scheduler);
+        let mut call = Call::new(&PEOPLE_ENDED, vec![self.root.global("schedulers"), entries]);
+        call.text(self.root.own("schedule:")).int(ttl_seconds(ENDED_LISTED));
+        call.fixed(if keeps_none { "1" } else { "" });
+        for name in ended {
+            call.text(name.as_str());
+        }
+        self.consume.script(&call).await?;
+        Ok(())
     }
 }
 

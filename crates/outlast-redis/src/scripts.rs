@@ -98,6 +98,7 @@ scripts! {
     PEOPLE_TELL = Optional ["command", "people_tell"];
     PEOPLE_TICKS = Optional ["people_state", "people_ticks"];
     PEOPLE_SCHEDULES = Optional ["people_state", "people_schedules"];
+    PEOPLE_ENDED = Optional ["people_ended"];
     PEOPLE_CONTROL = Optional ["people_state", "people_control"];
     PEOPLE_FORGET = Optional ["people_forget"];
     INSPECT_STATS = Optional ["record", "inspect_stats"];

@@ -2,7 +2,7 @@
 
 use outlast_core::broker::WorkerBeat;
 use outlast_core::inspect::{ScheduleState, ScheduleView, TickRecord, WorkerStatus};
-use outlast_core::limits::{BEAT_RUNNING_MAX, LEASE_TOKEN_MAX, TICKS_KEPT};
+use outlast_core::limits::{BEAT_RUNNING_MAX, ENDED_LISTED, LEASE_TOKEN_MAX, TICKS_KEPT};
 use outlast_core::{
     Beat, BeatReply, BrokerError, Command, Kind, LeaseToken, QueueName, ScheduleName, TaskId,
     Timestamp,
@@ -45,6 +45,10 @@ pub(crate) fn beat(tx: &mut Tx<'_>, now: Timestamp, beat: &Beat) -> Result<BeatR
     }
     for schedule in &beat.schedules {
         upsert_schedule(tx.conn, schedule, expires)?;
+    }
+    let listed_until = now.plus(ENDED_LISTED).as_millis();
+    for name in &beat.ended {
+        end_schedule(tx.conn, name, listed_until)?;
     }
     for tick in &beat.ticks {
         record_tick(tx.conn, tick)?;
@@ -254,6 +258,13 @@ fn upsert_schedule(conn: &Connection, view: &ScheduleView, expires: i64) -> Resu
          DO UPDATE SET view = excluded.view, expires = excluded.expires",
     )?
     .execute(params![view.name.as_str(), text, expires])?;
+    Ok(())
+}
+
+/// It is listed for a moment longer at most.
+fn end_schedule(conn: &Connection, name: &ScheduleName, listed_until: i64) -> rusqlite::Result<()> {
+    conn.prepare_cached("UPDATE schedule SET expires = min(expires, ?2) WHERE name = ?1")?
+        .execute(params![name.as_str(), listed_until])?;
     Ok(())
 }
 

@@ -320,6 +320,34 @@ async fn a_paused_schedule_outlives_its_beat_and_is_gone_once_it_is_resumed() {
     assert_eq!(server.text("EXISTS asynq:outlast:schedules").await, "0", "forgotten");
 }
 
+/// A scheduler that was shut down stayed in asynq's list for 20 s, and the last schedule that was removed from one, too.
+#[tokio::test]
+async fn schedules_that_ended_leave_asynqs_list_at_once_and_ours_soon() {
+    let server = Private::start();
+    let inner = &server.broker.inner;
+    let beat = |keeps: &[&str], ended: &[&str]| Beat {
+        schedules: keeps.iter().map(|name| schedule(name)).collect(),
+        ended: ended.iter().map(|name| ScheduleName::stored(name)).collect(),
+        ttl: secs(60),
+        ..Beat::default()
+    };
+    inner.beat(t(0), &beat(&["a", "b"], &[])).await.expect("answered");
+    let entries = async || {
+        let listed = inner.entries().await.expect("answered").into_iter();
+        listed.map(|entry| entry.id).collect::<Vec<_>>()
+    };
+    assert_eq!(entries().await, ["a", "b"]);
+    inner.beat(t(1), &beat(&["a"], &["b"])).await.expect("answered");
+    assert_eq!(entries().await, ["a"]);
+    inner.beat(t(2), &beat(&[], &["a"])).await.expect("answered");
+    assert!(entries().await.is_empty());
+    assert_eq!(server.text("EXISTS asynq:schedulers").await, "0");
+    for name in ["a", "b"] {
+        let left = server.text(&format!("TTL asynq:outlast:schedule:{name}")).await;
+        assert!((1..=6).contains(&left.parse::<i64>().expect("a number")), "{name}: {left}");
+    }
+}
+
 #[tokio::test]
 async fn a_primary_is_healthy_and_its_data_keep_their_name() {
     let server = Private::start();

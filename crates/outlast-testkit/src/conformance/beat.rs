@@ -54,7 +54,7 @@ fn view(c: &Case, name: &str) -> ScheduleView {
 
 fn scheduler(c: &Case, names: &[&str], ticks: Vec<TickRecord>) -> Beat {
     let schedules = names.iter().map(|name| view(c, name)).collect();
-    Beat { worker: None, schedules, ticks, ttl: secs(60) }
+    Beat { schedules, ticks, ttl: secs(60), ..Beat::default() }
 }
 
 fn tick(name: &str, at: i64) -> TickRecord {
@@ -230,6 +230,32 @@ pub async fn a_schedule_that_nobody_mentions_any_more_is_not_listed(c: &Case) {
     assert_eq!(c.inspect.schedules(t(59)).await.expect("answered").len(), 1);
     assert!(c.inspect.schedules(t(61)).await.expect("answered").is_empty());
     assert_eq!(history(c, "a", 10).await.len(), 1, "its history stays");
+}
+
+/// What a scheduler kept until it was shut down was listed until its last beat was over.
+pub async fn a_schedule_that_ended_is_listed_for_a_moment_unless_somebody_else_keeps_it(c: &Case) {
+    if c.is_ttl_out_of_reach() {
+        return;
+    }
+    c.broker.beat(t(0), &scheduler(c, &["a", "b", "c"], vec![])).await.expect("answered");
+    c.inspect.control_schedule(&schedule("c"), ScheduleControl::Pause, t(1)).await.expect("ok");
+    let names = ["a", "b", "c", "unknown"].map(schedule).to_vec();
+    let last = Beat { ended: names, ..scheduler(c, &[], vec![tick("a", 1)]) };
+    for at in [2, 3] {
+        c.broker.beat(t(at), &last).await.expect("answered, however often");
+    }
+    c.broker.beat(t(7), &scheduler(c, &["b"], vec![])).await.expect("another scheduler's");
+    let listed = async |at| {
+        let listed = c.inspect.schedules(t(at)).await.expect("answered").into_iter();
+        listed.map(|(view, _)| view.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        listed(7).await,
+        ["a", "b", "c"],
+        "another scheduler had no time to say that it keeps them"
+    );
+    assert_eq!(listed(9).await, ["b", "c"], "and who wants to resume it must find it");
+    assert_eq!(history(c, "a", 10).await, [tick("a", 1)]);
 }
 
 pub async fn a_paused_schedule_is_listed_though_nobody_mentions_it(c: &Case) {

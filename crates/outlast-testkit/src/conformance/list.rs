@@ -73,6 +73,7 @@ macro_rules! conformance_list {
                 a_scheduler_lists_what_it_would_enqueue
                 the_state_of_schedules_is_told_in_the_order_of_the_beat
                 a_schedule_that_nobody_mentions_any_more_is_not_listed
+                a_schedule_that_ended_is_listed_for_a_moment_unless_somebody_else_keeps_it
                 a_paused_schedule_is_listed_though_nobody_mentions_it
                 pausing_and_resuming_say_whether_it_was_so_already
                 ticks_of_a_pause_are_not_caught_up

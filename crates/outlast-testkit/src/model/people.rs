@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use outlast_core::inspect::{ScheduleState, TickRecord, WorkerStatus};
-use outlast_core::limits::TICKS_KEPT;
+use outlast_core::limits::{ENDED_LISTED, TICKS_KEPT};
 use outlast_core::{
     Beat, BeatReply, Command, LeaseToken, ScheduleControl, ScheduleName, ScheduleView, Timestamp,
     WorkerBeat, WorkerView,
@@ -43,6 +43,11 @@ impl People {
         let token = beat.worker.as_ref().map(|worker| self.worker_beat(worker, until));
         for view in &beat.schedules {
             self.schedules.entry(view.name.clone()).or_default().view = Some((view.clone(), until));
+        }
+        let listed_until = now.plus(ENDED_LISTED);
+        for name in &beat.ended {
+            let known = self.schedules.get_mut(name).and_then(|schedule| schedule.view.as_mut());
+            known.into_iter().for_each(|(_, until)| *until = listed_until.min(*until));
         }
         for tick in &beat.ticks {
             self.schedules.entry(tick.schedule.clone()).or_default().record(tick);

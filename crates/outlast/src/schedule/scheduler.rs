@@ -24,6 +24,9 @@ const BEAT_EVERY: Duration = Duration::from_secs(5);
 /// How long an entry stays listed after the last beat.
 const BEAT_TTL: Duration = Duration::from_secs(20);
 
+/// How long a scheduler that ends may take to say so.
+const SIGN_OFF_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long to leave a broker in peace after an error.
 const ERROR_PAUSE: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,8 @@ pub struct Scheduler {
 struct Inner {
     connection: Connection,
     entries: Mutex<BTreeMap<ScheduleName, Entry>>,
+    /// Removed, and perhaps still listed.
+    ended: Mutex<BTreeSet<ScheduleName>>,
     changed: Notify,
 }
 
@@ -67,6 +72,7 @@ impl Scheduler {
         let inner = Inner {
             connection: connection.clone(),
             entries: Mutex::default(),
+            ended: Mutex::default(),
             changed: Notify::new(),
         };
         Self { inner: Arc::new(inner) }
@@ -93,11 +99,23 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Removes a schedule; `false` if there was none of this name. Its enqueued ticks stay.
+    /// Removes a schedule; `false` if there was none of this name. Its enqueued ticks stay. A scheduler that runs takes it off
+    /// the list.
     pub fn remove(&self, name: &ScheduleName) -> bool {
         let removed = lock(&self.inner.entries).remove(name).is_some();
+        if removed {
+            self.end(name.clone());
+        }
         self.inner.changed.notify_one();
         removed
+    }
+
+    fn end(&self, name: ScheduleName) {
+        let mut ended = lock(&self.inner.ended);
+        // Of more, the last beat ends by itself.
+        if ended.len() < SCHEDULES_MAX {
+            ended.insert(name);
+        }
     }
 
     /// The names of its schedules.
@@ -106,7 +124,8 @@ impl Scheduler {
         lock(&self.inner.entries).keys().cloned().collect()
     }
 
-    /// Enqueues ticks until `stop` is ready.
+    /// Enqueues ticks until `stop` is ready, and then takes its schedules off the list, where the broker lets it within a
+    /// second. Dropped, it leaves that to the end of its last beat, 20 s later at most.
     pub async fn run_until(&self, stop: impl Future<Output = ()>) {
         self.run_while(stop).await;
     }
@@ -116,6 +135,24 @@ impl Scheduler {
             _ = stop => {}
             () = self.run() => {}
         }
+        match tokio::time::timeout(SIGN_OFF_PATIENCE, self.sign_off()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "could not take schedules off the list"),
+            Err(_) => tracing::debug!("could not take schedules off the list in time"),
+        }
+    }
+
+    /// Whoever wants to know what was enqueued still finds it: other schedulers of the same schedules go on with it.
+    async fn sign_off(&self) -> Result<()> {
+        let mut ended = lock(&self.inner.ended).clone();
+        ended.extend(lock(&self.inner.entries).keys().cloned());
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let beat = Beat { ended: ended.into_iter().collect(), ttl: BEAT_TTL, ..Beat::default() };
+        self.inner.connection.broker.beat(self.now(), &beat).await?;
+        lock(&self.inner.ended).clear();
+        Ok(())
     }
 
     async fn run(&self) {
@@ -140,6 +177,9 @@ impl Scheduler {
     async fn round(&self, client: &Client, rounds: &mut Rounds) -> Result<Duration> {
         if lock(&self.inner.entries).is_empty() {
             rounds.late_since = None;
+            if !lock(&self.inner.ended).is_empty() {
+                self.show(rounds, Vec::new()).await?;
+            }
             return Ok(BEAT_EVERY);
         }
         let late_since = *rounds.late_since.get_or_insert(self.now());
@@ -214,7 +254,9 @@ impl Scheduler {
         let is_recent = |shown: Timestamp| shown <= now && now.since(shown) < BEAT_EVERY;
         let views: Vec<ScheduleView> = {
             let entries = lock(&self.inner.entries);
-            let is_new = entries.values().any(Entry::is_unknown);
+            // Whoever has ended leaves the list by being no longer in it.
+            let is_new =
+                entries.values().any(Entry::is_unknown) || !lock(&self.inner.ended).is_empty();
             match rounds.shown_at.is_some_and(is_recent) && !is_new {
                 true => Vec::new(),
                 false => entries.values().map(|entry| entry.schedule.view(now)).collect(),
@@ -251,9 +293,11 @@ impl Scheduler {
         let is_asking = lock(&self.inner.entries).values().any(|entry| entry.assumed.is_some());
         let ticks = if is_asking { Vec::new() } else { rounds.done.clone() };
         let recorded = ticks.len();
-        let beat = Beat { schedules, ticks, ttl: BEAT_TTL, ..Beat::default() };
+        let beat =
+            Beat { ended: self.ended(&schedules), schedules, ticks, ttl: BEAT_TTL, worker: None };
         let reply = self.inner.connection.broker.beat(now, &beat).await?;
         rounds.done.drain(..recorded);
+        lock(&self.inner.ended).retain(|name| !beat.ended.contains(name));
         if !beat.schedules.is_empty() {
             rounds.shown_at = Some(now);
         }
@@ -262,6 +306,18 @@ impl Scheduler {
         let begun: Vec<TickRecord> = reply.schedules.into_iter().filter_map(learn).collect();
         rounds.done.splice(..0, begun);
         Ok(())
+    }
+
+    /// What a beat that shows these takes off the list: nothing, if there are others that it does not show. What was removed
+    /// and added again has not ended.
+    fn ended(&self, shown: &[ScheduleView]) -> Vec<ScheduleName> {
+        let entries = lock(&self.inner.entries);
+        let mut ended = lock(&self.inner.ended);
+        ended.retain(|name| !entries.contains_key(name));
+        match shown.is_empty() && !entries.is_empty() {
+            true => Vec::new(),
+            false => ended.iter().cloned().collect(),
+        }
     }
 
     fn now(&self) -> Timestamp {

@@ -141,11 +141,12 @@ struct Actors {
     claimer: tokio::task::JoinHandle<()>,
     settler: tokio::task::JoinHandle<()>,
     keeper: tokio::task::JoinHandle<()>,
+    schedules: AbortOnDropHandle<()>,
     others: Vec<AbortOnDropHandle<()>>,
     settler_stop: CancellationToken,
 }
 
-/// Keeps the schedules of a worker until it drains.
+/// Keeps the schedules of a worker until it drains, and then takes them off the list.
 fn keep_schedules(worker: &Worker) -> AbortOnDropHandle<()> {
     let (scheduler, mut phase) = (worker.control.scheduler.clone(), worker.control.watch());
     AbortOnDropHandle::new(tokio::spawn(async move {
@@ -188,7 +189,8 @@ async fn start(mut worker: Worker) -> Result<(Arc<Shared>, Actors, WorkerView)> 
         claimer: tokio::spawn(Claimer::new(shared.clone()).run()),
         settler: tokio::spawn(Settler::new(shared.clone(), inbox).run(settler_stop.clone())),
         keeper: tokio::spawn(Keeper::new(shared.clone(), view.clone()).run()),
-        others: vec![AbortOnDropHandle::new(tokio::spawn(sweeper::run(shared.clone()))), schedules],
+        schedules,
+        others: vec![AbortOnDropHandle::new(tokio::spawn(sweeper::run(shared.clone())))],
         settler_stop,
     };
     Ok((shared, actors, view))
@@ -286,6 +288,9 @@ async fn end(
         }
     }
     last_beat(shared, view, times.flushed).await;
+    // They have signed off since the worker began to drain, within a second of their own.
+    let a_moment = times.flushed.max(Instant::now() + Duration::from_millis(100));
+    let _ = timeout_at(a_moment, &mut actors.schedules).await;
     drop(actors.others);
     summary(shared, unsettled)
 }

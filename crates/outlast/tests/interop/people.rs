@@ -109,7 +109,7 @@ async fn our_schedules_are_entries_to_go_with_options_that_it_can_read_and_a_his
     let often = TaskRequest::raw("ok", "p").queue("cron").retention(HOUR);
     let seldom = Schedule::new("seldom", "0 0 29 2 *", request).unwrap();
     let seldom = seldom.timezone("Europe/Berlin").unwrap();
-    let _ours = world.we_work(|worker| {
+    let ours = world.we_work(|worker| {
         let often = Schedule::new("often", "@every 1s", often).unwrap();
         worker.queue("cron", 1).schedule(seldom).schedule(often)
     });
@@ -136,6 +136,9 @@ async fn our_schedules_are_entries_to_go_with_options_that_it_can_read_and_a_his
     let id = events.as_array().unwrap().last().unwrap()["TaskID"].as_str().unwrap().to_owned();
     world.in_state("cron", &id, TaskState::Completed).await;
     assert_eq!(world.go_task("cron", &id).await["State"], "completed");
+    ours.stop().await;
+    // They stayed for 20 s; asynq's leave at once.
+    assert_eq!(world.go(json!({"op": "scheduler_entries"})).await, json!([]));
 }
 
 fn text(value: &Value) -> &str {

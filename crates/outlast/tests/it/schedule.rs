@@ -154,6 +154,35 @@ async fn schedules_come_and_go_while_the_scheduler_runs() {
     assert!(scheduler.names().is_empty());
 }
 
+/// Its last beat held for 20 s, so that a schedule which nobody kept any more stayed listed: all of a scheduler that was shut
+/// down, and the last one that was removed from a scheduler that went on.
+#[tokio::test]
+async fn a_schedule_that_nobody_keeps_any_more_is_not_listed_for_long() {
+    let soon_after = Duration::from_secs(7);
+    let bed = TestBed::new().await.unwrap();
+    run_until(&bed, hourly(Missed::Skip), || registered(&bed)).await;
+    bed.advance(soon_after);
+    assert!(!registered(&bed).await, "it was shut down");
+    let scheduler = Scheduler::new(bed.client().connection());
+    scheduler.add(hourly(Missed::Skip)).unwrap();
+    let name = hourly(Missed::Skip).name().clone();
+    let removed = async {
+        while !registered(&bed).await {
+            tokio::task::yield_now().await;
+        }
+        assert!(scheduler.remove(&name));
+        let mut passed = Duration::ZERO;
+        while registered(&bed).await {
+            // Before its beat is over, and whenever the scheduler comes to it.
+            let step = Duration::from_millis(1).min(Duration::from_secs(19) - passed);
+            bed.advance(step);
+            passed += step;
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the removal", scheduler.run_until(removed)).await;
+}
+
 #[test]
 fn a_wrong_schedule_names_the_field_and_the_zone() {
     let schedule = |cron: &str| Schedule::new("s", cron, TaskRequest::raw("t", ""));
