@@ -11,9 +11,10 @@ use outlast_core::{
 };
 use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{stamp, t};
+use outlast_testkit::resp::Reply;
 use outlast_testkit::server::RedisServer;
 
-use crate::kit::{Place, shared};
+use crate::kit::{Place, own, shared};
 
 /// A place, and a broker that looks at it.
 struct Scene {
@@ -41,19 +42,6 @@ impl Scene {
     async fn enqueue(&self, seq: u64, tasks: Vec<NewTask>) {
         let answer = self.broker.enqueue(&self.queue, stamp(1, 0, seq), t(0), tasks.into()).await;
         answer.expect("answered");
-    }
-
-    /// Pushes pending tasks `<name>0`, `<name>1`, … as another program would.
-    fn push(&self, verb: &str, name: &str, count: usize) {
-        let script = "for n = 0, tonumber(ARGV[4]) - 1 do
-            local id = ARGV[3] .. n
-            redis.call('HSET', ARGV[1] .. 't:' .. id, 'msg', '\\10\\1t', 'state', 'pending')
-            redis.call(ARGV[2], ARGV[1] .. 'pending', id)
-        end";
-        let count = count.to_string();
-        self.raw(&["EVAL", script, "0", &self.key(""), verb, name, &count]);
-        let queues = format!("{}:queues", self.namespace);
-        self.raw(&["SADD", &queues, self.queue.as_str()]);
     }
 
     async fn page(
@@ -279,4 +267,42 @@ async fn a_removed_queue_leaves_nothing_but_what_makes_batches_repeatable() {
         redis::cmd("KEYS").arg(pattern).query(&mut connection).expect("keys");
     left.retain(|key| !key.contains(":outlast:s:"));
     assert_eq!(left, Vec::<String>::new());
+}
+
+/// How long a server is held up depends on it and on what else it does; how much it is asked to do at once does not.
+#[tokio::test]
+async fn a_bulk_archive_of_many_tasks_asks_for_few_at_a_time() {
+    let Some(server) = own() else { return };
+    let place = Place::new(&server);
+    let broker = place.broker(&server.url());
+    place.push("LPUSH", "task-", 2000);
+    for (name, value) in [("slowlog-max-len", "1000000"), ("slowlog-log-slower-than", "0")] {
+        place.raw(&["CONFIG", "SET", name, value]);
+    }
+    let (all, mut page, mut changed) = (pending(), PageRequest::first(1000), 0);
+    loop {
+        let archive = broker.act(&place.queue, &Action::Archive, &all, &page, t(1));
+        let acted = archive.await.expect("answered");
+        changed += acted.changed;
+        let Some(next) = acted.next else { break };
+        page.cursor = Some(next);
+    }
+    assert_eq!((changed, place.count("ZCARD", "archived")), (2000, 2000));
+    let calls = words_of_scripts(&place.raw(&["SLOWLOG", "GET", "1000000"]));
+    // 250 tasks, each with its id and a command, and some thirty words beside them.
+    assert!(calls.iter().all(|words| *words < 2 * 250 + 50), "{calls:?}");
+    assert!(calls.len() >= 2000 / 250, "{calls:?}");
+}
+
+/// How many words each script was called with: of a long call the log keeps the beginning, and says how many follow.
+fn words_of_scripts(log: &Reply) -> Vec<usize> {
+    let text = |word: &Reply| word.text().unwrap_or_default();
+    let of_call = |entry: &Reply| {
+        let words = entry.items()[3].items();
+        let is_script = text(words.first()?).eq_ignore_ascii_case("evalsha");
+        let last = text(words.last()?);
+        let more = last.strip_prefix("... (").and_then(|more| more.split(' ').next()?.parse().ok());
+        is_script.then(|| words.len() + more.unwrap_or(0))
+    };
+    log.items().iter().filter_map(of_call).collect()
 }

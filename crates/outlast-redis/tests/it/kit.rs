@@ -81,6 +81,19 @@ impl Place {
         found.filter_map(|(key, _)| key.strip_prefix(&begin).map(str::to_owned)).collect()
     }
 
+    /// Pushes pending tasks `<name>0`, `<name>1`, … as another program would.
+    pub(crate) fn push(&self, verb: &str, name: &str, count: usize) {
+        let script = "for n = 0, tonumber(ARGV[4]) - 1 do
+            local id = ARGV[3] .. n
+            redis.call('HSET', ARGV[1] .. 't:' .. id, 'msg', '\\10\\1t', 'state', 'pending')
+            redis.call(ARGV[2], ARGV[1] .. 'pending', id)
+        end";
+        let count = count.to_string();
+        self.raw(&["EVAL", script, "0", &self.key(""), verb, name, &count]);
+        let queues = format!("{}:queues", self.namespace);
+        self.raw(&["SADD", &queues, self.queue.as_str()]);
+    }
+
     pub(crate) async fn accept(&self, broker: &RedisBroker, tasks: Vec<NewTask>) {
         // A session of its own, so that the numbers of the test's are its own.
         let session = uuid::Uuid::new_v4().as_u128();

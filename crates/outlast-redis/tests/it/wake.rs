@@ -179,6 +179,8 @@ async fn a_waiter_wakes_soon_after_a_push() {
     took.sort();
     let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100]);
     println!("a waiter wakes after a push in {p50:?} (p50), {p99:?} (p99)");
+    // Half a millisecond where nothing else runs: the median forgives a busy machine, and none that was slept through.
+    assert!(p50 < Duration::from_millis(50), "{p50:?}");
     assert!(p99 < Duration::from_secs(1), "{p99:?}");
 }
 

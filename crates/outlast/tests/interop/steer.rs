@@ -7,44 +7,62 @@ use serde_json::json;
 
 use super::world::{World, time, until};
 
-/// What a cancel may take here. On an idle machine it takes a millisecond or two.
-const CANCEL_MS_MAX: i64 = 2000;
+/// What a cancel is promised to take. On an idle machine it takes a millisecond or two.
+const CANCEL_MS_MAX: i64 = 50;
 
-fn note(what: &str, ms: i64) {
-    // Not through eprintln!, whose words are kept from the terminal when a test passes.
-    let _unread = writeln!(std::io::stderr(), "measured: {what} took {ms} ms");
+/// Cancels of one round: the median forgives a machine that was busy for some of them.
+const TRIES: usize = 9;
+
+/// Rounds: the best one counts, because what is promised is what the code does, not the machine.
+const ROUNDS: usize = 3;
+
+/// Measures until one round is as quick as was promised.
+async fn is_quick(what: &str, mut cancel: impl AsyncFnMut(&str) -> i64) {
+    let mut medians = Vec::new();
+    for round in 0..ROUNDS {
+        let mut took = Vec::new();
+        for nth in 0..TRIES {
+            took.push(cancel(&format!("r{round}n{nth}")).await);
+        }
+        took.sort_unstable();
+        let median = took[TRIES / 2];
+        // Not through eprintln!, whose words are kept from the terminal when a test passes.
+        let _unread = writeln!(std::io::stderr(), "measured: {what} took {median} ms of {took:?}");
+        if median <= CANCEL_MS_MAX {
+            return;
+        }
+        medians.push(median);
+    }
+    panic!("{what} takes longer than {CANCEL_MS_MAX} ms: {medians:?}");
 }
 
 #[tokio::test]
 async fn gos_cancel_reaches_our_running_handler_at_once_and_the_task_is_retried() {
     let Some(world) = World::start().await else { return };
-    for id in ["warm-up", "a"] {
+    let ours = world.we_work(|w| w.retry_with(|_, _, _| std::time::Duration::from_secs(3600)));
+    is_quick("Go's cancel of a run of ours", async |id| {
         let options = json!({"task_id": id, "max_retry": 1});
         world.go_enqueues(json!({"type": "listen", "options": options})).await;
-    }
-    let ours = world.we_work(|w| w.retry_with(|_, _, _| std::time::Duration::from_secs(3600)));
-    for id in ["warm-up", "a"] {
         ours.run(id).await;
         let asked = world.now();
         world.go(json!({"op": "cancel", "id": id})).await;
         let ran = ours.run_when(id, |ran| ran.cancelled.is_some()).await;
         let (at, why) = ran.cancelled.unwrap();
         assert_eq!(why, CancelReason::Remote);
-        let ms = at.as_millis() - asked.as_millis();
-        note("Go's cancel of a run of ours", ms);
-        assert!(ms < CANCEL_MS_MAX, "{ms} ms");
         world.in_state("default", id, TaskState::Retry).await;
         let info = world.go_task("default", id).await;
         assert!(info["LastErr"].as_str().unwrap().starts_with("context canceled"), "{info}");
         assert_eq!(info["Retried"], 1);
-    }
+        at.as_millis() - asked.as_millis()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn our_cancel_reaches_gos_running_handler_at_once() {
     let Some(world) = World::start().await else { return };
     let go = world.go_works(&["-retry-delay", "1h"]).await;
-    for id in ["warm-up", "a"] {
+    is_quick("our cancel of a run of Go's", async |id| {
         let request = TaskRequest::raw("hang", "").id(id);
         world.client.enqueue(request).await.unwrap().accepted().unwrap();
         go.event_of("started", id).await;
@@ -58,13 +76,12 @@ async fn our_cancel_reaches_gos_running_handler_at_once() {
         .await;
         assert!(acted.refused.is_empty(), "{acted:?}");
         let event = go.event_of("cancelled", id).await;
-        let ms = event["at"].as_i64().unwrap() - asked.as_millis();
-        note("our cancel of a run of Go's", ms);
-        assert!(ms < CANCEL_MS_MAX, "{ms} ms");
         assert_eq!(event["error"], "context canceled");
         let task = world.in_state("default", id, TaskState::Retry).await;
         assert_eq!(task.last_error.as_deref(), Some("context canceled"));
-    }
+        event["at"].as_i64().unwrap() - asked.as_millis()
+    })
+    .await;
 }
 
 #[tokio::test]
