@@ -155,13 +155,13 @@ async fn the_asynq_command_changes_our_tasks_and_queues() {
 }
 
 /// asynqmon and where it listens.
-struct Mon {
+pub(crate) struct Mon {
     at: String,
     _go: Go,
 }
 
 impl Mon {
-    async fn start(world: &World) -> Self {
+    pub(crate) async fn start(world: &World) -> Self {
         let at = world.redis.addr().to_string();
         let go = Go::start(&program("outlast-asynqmon"), &["-redis", &at]);
         let ready = go.event("ready", |_| true).await;
@@ -189,7 +189,7 @@ impl Mon {
         body
     }
 
-    async fn change(&self, verb: &str, path: &str, body: &Value) -> Value {
+    pub(crate) async fn change(&self, verb: &str, path: &str, body: &Value) -> Value {
         let (status, body) = self.ask(verb, path, body).await;
         assert!((200..300).contains(&status), "{path}: {status} {body}");
         body
@@ -248,6 +248,8 @@ async fn asynqmon_shows_our_queues_tasks_workers_and_schedules() {
     assert_eq!(active["tasks"][0]["is_orphaned"], false);
     let completed = mon.get("queues/q/completed_tasks").await;
     assert_eq!(completed["tasks"][0]["result"], "payload");
+    let left = completed["tasks"][0]["ttl_seconds"].as_i64().unwrap();
+    assert!((3000..=3600).contains(&left), "{left} of an hour's retention");
     assert_eq!(mon.get("queues/q/groups").await["groups"], json!([{"group": "g", "size": 1}]));
 
     let servers = mon.get("servers").await;

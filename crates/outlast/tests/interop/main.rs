@@ -18,6 +18,7 @@ mod ours;
 mod outbox;
 mod outcomes;
 mod people;
+mod routes;
 mod screens;
 mod states;
 mod steer;
