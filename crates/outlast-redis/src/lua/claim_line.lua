@@ -60,10 +60,10 @@ for _, key in ipairs(gone) do drop_ghost(key) end
 if ids[1] then
   call('LPUSH', KEYS[3], unpack(ids))
   -- In a packed list every insertion reads the scores before it as text: 20 µs each among a hundred. One long member makes
-  -- it a skip list.
+  -- it a skip list: zeros, which no id of a task holds, or its lease would go with it.
   local leases, long = {}, nil
   if held <= 128 and held + #ids > 8 and (held == 0 or call('OBJECT', 'ENCODING', KEYS[4]) == 'listpack') then
-    long = string.rep('-', 65)
+    long = string.rep('\0', 65)
     leases = {score, long}
   end
   for nth, id in ipairs(ids) do

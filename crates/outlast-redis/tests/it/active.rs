@@ -8,6 +8,22 @@ use crate::kit::{Place, settle, settlement, shared};
 
 const RUNNING: usize = 6000;
 
+/// A member that is added to the leases for a moment, and taken out again, was also the id that a task may have: the lease of such a
+/// task went with it, and it was run by two.
+#[tokio::test]
+async fn a_task_may_have_any_id_that_is_one() {
+    let Some(server) = shared() else { return };
+    let place = Place::new(server);
+    let broker = place.broker(&server.url());
+    let dashes = "-".repeat(65);
+    let mut names: Vec<String> = (0..20).map(|nth| format!("t{nth}")).collect();
+    names.push(dashes.clone());
+    place.accept(&broker, tasks(&names.iter().map(String::as_str).collect::<Vec<_>>())).await;
+    assert_eq!(place.claim(&broker, 50).await.len(), 21);
+    assert_eq!(place.count("ZCARD", "lease"), 21);
+    assert!(place.raw(&["ZSCORE", &place.key("lease"), &dashes]).text().is_some());
+}
+
 /// Ends tasks of a long list, by their places in it, and compares what is left.
 async fn ended(places: &[usize]) {
     let Some(server) = shared() else { return };
