@@ -88,11 +88,11 @@ scripts! {
     CLAIM_AGAIN = Optional ["record", "claim_again"];
     SETTLE_ONE = Optional ["active", "settle_one"];
     SETTLE_DONE = Optional ["session", "active", "count", "settle_done"];
-    SETTLE = Optional ["session", "record", "put", "message", "active", "count", "lock", "settle"];
-    EXTEND = Optional ["record", "extend"];
-    SWEEP = Optional ["record", "due", "losses", "message", "active", "lock", "sweep"];
+    SETTLE = Optional ["session", "put", "message", "active", "count", "lock", "settle"];
+    EXTEND = Optional ["extend"];
+    SWEEP = Optional ["record", "due", "message", "active", "lock", "sweep"];
     WAIT_TELL = Optional ["command", "wait_tell"];
-    QUARANTINE = Optional ["record", "active", "quarantine"];
+    QUARANTINE = Optional ["active", "quarantine"];
     PEOPLE_TOKEN = Optional ["people_token"];
     PEOPLE_BEAT = Optional ["people_beat"];
     PEOPLE_TELL = Optional ["command", "people_tell"];
@@ -101,14 +101,14 @@ scripts! {
     PEOPLE_ENDED = Optional ["people_ended"];
     PEOPLE_CONTROL = Optional ["people_state", "people_control"];
     PEOPLE_FORGET = Optional ["people_forget"];
-    INSPECT_STATS = Optional ["record", "inspect_stats"];
-    INSPECT_BYTES = Optional ["record", "inspect_bytes"];
+    INSPECT_STATS = Optional ["inspect_stats"];
+    INSPECT_BYTES = Optional ["inspect_bytes"];
     INSPECT_LINE = Optional ["inspect_line"];
     INSPECT_FIND = Optional ["inspect_find"];
     INSPECT_MEMBERS = Optional ["inspect_members"];
-    INSPECT_TASKS = Optional ["record", "inspect_place", "inspect_tasks"];
-    ACT = Optional ["record", "inspect_place", "message", "lock", "command", "act_cut", "act"];
-    CONTROL_EMPTY = Optional ["record", "message", "lock", "control_empty"];
+    INSPECT_TASKS = Optional ["inspect_place", "inspect_tasks"];
+    ACT = Optional ["inspect_place", "message", "lock", "command", "act_cut", "act"];
+    CONTROL_EMPTY = Optional ["message", "lock", "control_empty"];
     CONTROL_REMOVE = Optional ["control_remove"];
     HEALTH = Needed ["health"];
     PERMISSIONS = Untouched ["permissions"];
@@ -118,7 +118,7 @@ scripts! {
     PORTER_LOOK = Optional ["record", "inspect_place", "porter_row", "porter_look"];
     FSCK_MEMBERS = Optional ["fsck_members"];
     FSCK_LOOK = Optional ["fsck_look"];
-    FSCK_TASK = Optional ["losses", "message", "fsck_place", "fsck_put", "fsck_task"];
+    FSCK_TASK = Optional ["message", "fsck_place", "fsck_put", "fsck_task"];
     FSCK_KEYS = Optional ["fsck_keys"];
     FSCK_LOCKS = Optional ["message", "fsck_locks"];
 }

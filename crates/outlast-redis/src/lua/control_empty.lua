@@ -10,31 +10,26 @@ local left = tonumber(ARGV[2])
 local function delete(ids)
   for _, id in ipairs(ids) do
     local key = ARGV[1] .. 't:' .. id
-    local found = read_record('HMGET', key, 'unique_key', 'msg')
-    -- Data of another program stays, its id goes.
-    if found then
-      local lock = found[1]
-      if not lock and found[2] and string.find(found[2], ':unique:', 1, true) then lock = (read_message(found[2]) or {})[10] end
-      unlock(lock, id)
-      call('DEL', key)
-    end
+    local found = call('HMGET', key, 'unique_key', 'msg')
+    local lock = found[1]
+    if not lock and found[2] and string.find(found[2], ':unique:', 1, true) then lock = (read_message(found[2]) or {})[10] end
+    unlock(lock, id)
+    call('DEL', key)
   end
   left = left - #ids
   return #ids
 end
 local function empty(key)
   if left <= 0 then return end
-  local taken = delete(read_record('ZRANGE', key, 0, left - 1) or {})
+  local taken = delete(call('ZRANGE', key, 0, left - 1))
   if taken > 0 then call('ZREMRANGEBYRANK', key, 0, taken - 1) end
 end
--- True if nothing of ours is left there.
-local function is_empty(key) return (read_record('ZCARD', key) or 0) == 0 end
 local taken = delete(call('LRANGE', KEYS[1], -left, -1))
 if taken > 0 then call('LTRIM', KEYS[1], 0, -taken - 1) end
 for nth = 3, 6 do empty(KEYS[nth]) end
 for _, set in ipairs(call('ZRANGE', KEYS[8], 0, 99)) do
   empty(set)
-  if is_empty(set) then
+  if call('EXISTS', set) == 0 then
     call('ZREM', KEYS[8], set)
     left = left - 1
   end
@@ -43,7 +38,7 @@ for nth = 7, 9, 2 do
   for _, group in ipairs(call('SRANDMEMBER', KEYS[nth], 100)) do
     local key = ARGV[1] .. 'g:' .. group
     empty(key)
-    if is_empty(key) then
+    if call('EXISTS', key) == 0 then
       call('SREM', KEYS[nth], group)
       left = left - 1
     end

@@ -10,9 +10,9 @@ end
 local function lose(id, key, text)
   local message, is_whole = without(text, {[7] = true, [11] = true})
   if not is_whole then return archive(id, key, 'the message cannot be read') end
-  local losses = one_more_loss(call('HGET', key, 'o:lost'))
-  call('HSET', key, 'o:lost', losses, 'msg', message .. ARGV[8])
-  if tonumber(losses) >= tonumber(ARGV[7]) then return archive(id, key) end
+  local losses = call('HINCRBY', key, 'o:lost', 1)
+  call('HSET', key, 'msg', message .. ARGV[8])
+  if losses >= tonumber(ARGV[7]) then return archive(id, key) end
   call('ZADD', KEYS[5], tonumber(now_s) + math.min(losses, 5), id)
   call('HSET', key, 'state', 'retry')
 end

@@ -54,8 +54,7 @@ local function check(id, met, bad, why)
   if kind ~= 'none' and kind ~= 'hash' then return {{'foreign_key', kind}} end
   local record = call('HMGET', key, 'msg', 'state', 'group', 'o:why')
   local text, state = record[1], record[2] or ''
-  if not text and state ~= 'outgoing' then
-    -- A record without its message is no task: what is left of one goes, and its id with it.
+  if not text and state == '' then
     if met ~= '' and is_in(met, id) then report('ghost', met, function() take_out(met, id) end) end
     if met == '' and kind == 'hash' then report('result_only', '', function() call('DEL', key) end) end
     return found

@@ -49,9 +49,8 @@ local function lose(id)
   is_lost[id] = true
   lost[#lost + 1] = id
   local key = P .. 't:' .. id
-  local found = read_record('HMGET', key, 'msg', 'state', 'o:lost') or {}
+  local found = read_record('HMGET', key, 'msg', 'state') or {}
   if not found[1] or found[2] ~= 'active' then
-    if not found[1] then drop_ghost(key) end
     healed = healed + 1
     return
   end
@@ -62,10 +61,9 @@ local function lose(id)
     healed = healed + 1
     return
   end
-  local losses = one_more_loss(found[3])
-  call('HSET', key, 'o:lost', losses)
+  local losses = call('HINCRBY', key, 'o:lost', 1)
   recovered = recovered + 1
-  if tonumber(losses) >= tonumber(ARGV[6]) then
+  if losses >= tonumber(ARGV[6]) then
     given_up = given_up + 1
     call('ZADD', KEYS[6], now_s, id)
     call('HSET', key, 'state', 'archived', 'msg', message .. ARGV[7])
@@ -102,22 +100,16 @@ if ARGV[5] == '1' then
       break
     end
     local group = string.match(string.sub(set, #P + 3), '^(.*):[^:]*$')
-    local members = read_record('ZRANGE', set, 0, room - 1, 'WITHSCORES')
-    if not group or not members then
-      -- Its name is no set's, or data of another program is there: nothing of ours is to be had from it.
+    local members = call('ZRANGE', set, 0, room - 1, 'WITHSCORES')
+    for at = 1, #members, 2 do call('ZADD', P .. 'g:' .. group, members[at + 1], members[at]) end
+    if members[1] then call('SADD', KEYS[8], group) end
+    call('ZREMRANGEBYRANK', set, 0, #members / 2 - 1)
+    room = room - #members / 2
+    if call('EXISTS', set) == 0 then
       call('ZREM', KEYS[9], set)
-      healed = healed + 1
-    elseif read_record('ZCARD', P .. 'g:' .. group) then
-      for at = 1, #members, 2 do call('ZADD', P .. 'g:' .. group, members[at + 1], members[at]) end
-      if members[1] then call('SADD', KEYS[8], group) end
-      call('ZREMRANGEBYRANK', set, 0, #members / 2 - 1)
-      room = room - #members / 2
-      if call('EXISTS', set) == 0 then
-        call('ZREM', KEYS[9], set)
-        reclaimed = reclaimed + 1
-      else
-        unfinished = 1
-      end
+      reclaimed = reclaimed + 1
+    else
+      unfinished = 1
     end
   end
 end

@@ -1,8 +1,6 @@
 //! One task whose key holds data of another program is that task's trouble: its queue goes on.
 
-use outlast_core::{
-    Broker, Claim, Controlled, Inspect, PageRequest, QueueControl, Rest, Selector, Swept, TaskState,
-};
+use outlast_core::{Broker, Claim, Rest, Swept};
 use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{
     budget, done, due, grouped, policy, retry, stamp, t, task, tasks, tasks_of,
@@ -163,87 +161,4 @@ async fn a_sweep_gets_past_foreign_keys_in_every_state() {
         .map(|task| task.task.id.to_string())
         .collect();
     assert_eq!(ids, ["lost-2"]);
-}
-
-/// A count of losses that is no number stopped the sweep between two writes, and each one after it: none of the queue's lost
-/// tasks was ever found again.
-#[tokio::test]
-async fn a_count_of_losses_that_is_no_number_does_not_hold_up_the_others() {
-    let Some(scene) = Scene::new() else { return };
-    scene.place.accept(&scene.broker, tasks(&["a", "bad", "z"])).await;
-    scene.place.claim(&scene.broker, 3).await;
-    scene.place.raw(&["HSET", &scene.place.key("t:bad"), "o:lost", "many"]);
-    assert_eq!(scene.sweep(100).await.recovered, 3);
-    for (command, place, count) in
-        [("LLEN", "active", 0), ("ZCARD", "lease", 0), ("ZCARD", "retry", 3)]
-    {
-        assert_eq!(scene.place.count(command, place), count, "{place}");
-    }
-    let losses = scene.place.raw(&["HGET", &scene.place.key("t:bad"), "o:lost"]);
-    assert_eq!(losses.text().as_deref(), Some("1"));
-}
-
-/// The same for a set that is no set.
-#[tokio::test]
-async fn a_foreign_key_of_an_aggregation_set_does_not_hold_up_the_others() {
-    let Some(scene) = Scene::new() else { return };
-    scene.poison("set");
-    let sets = scene.place.key("aggregation_sets");
-    for name in [scene.place.key("t:set"), "of-no-queue".to_owned()] {
-        scene.place.raw(&["ZADD", &sets, "1", &name]);
-    }
-    scene.place.accept(&scene.broker, vec![due("late", t(7))]).await;
-    let swept = scene.sweep(100).await;
-    assert_eq!((swept.due, scene.place.count("ZCARD", "aggregation_sets")), (1, 0), "{swept:?}");
-    assert_eq!(scene.place.pending(), 1);
-    assert!(scene.is_untouched("set"));
-}
-
-/// A list at the key of one task made the page that it was on fail, and as the next in line the figures of every queue; a queue could
-/// not even be removed.
-#[tokio::test]
-async fn a_foreign_key_is_no_trouble_for_whoever_looks_or_removes() {
-    let Some(scene) = Scene::new() else { return };
-    let queue = &scene.place.queue;
-    scene.place.accept(&scene.broker, tasks(&["bad", "z"])).await;
-    scene.place.accept(&scene.broker, vec![grouped("g1", "g")]).await;
-    scene.poison("bad");
-    scene.place.raw(&["DEL", &scene.place.key("g:g")]);
-    scene.place.raw(&["RPUSH", &scene.place.key("g:g"), "of", "another program"]);
-    let select = Selector::state(TaskState::Pending);
-    let page = scene.broker.tasks(queue, &select, &PageRequest::first(10), t(1)).await;
-    let listed: Vec<_> =
-        page.expect("answered").items.iter().map(|task| task.id.to_string()).collect();
-    assert_eq!(listed, ["z"]);
-    scene.broker.queue(queue, t(1)).await.expect("answered");
-    let removed = scene.broker.control(queue, QueueControl::RemoveWithTasks, t(1)).await;
-    assert_eq!(removed.expect("answered"), Controlled::Applied);
-    assert_eq!(scene.place.pending(), 0);
-    assert!(scene.is_untouched("bad") && scene.place.count("LLEN", "g:g") == 2);
-}
-
-/// What a dequeue of asynq's makes of an id whose task has gone: a record of nothing but a state. It was taken out of the queue and left
-/// there, so that its id was taken for ever; and `fsck` called it a task that cannot be read.
-#[tokio::test]
-async fn a_record_that_is_nothing_but_a_state_goes_with_its_id() {
-    let Some(scene) = Scene::new() else { return };
-    let queue = scene.place.queue.clone();
-    let ghost = |id: &str, state: &str| {
-        scene.place.raw(&["HSET", &scene.place.key(&format!("t:{id}")), "state", state]);
-    };
-    // Taken by a worker that has died since; put in line by hand; due; and left by nobody knows whom.
-    ghost("taken", "active");
-    scene.place.raw(&["LPUSH", &scene.place.key("active"), "taken"]);
-    scene.place.raw(&["ZADD", &scene.place.key("lease"), "1", "taken"]);
-    ghost("line", "pending");
-    scene.place.raw(&["LPUSH", &scene.place.key("pending"), "line"]);
-    ghost("due", "scheduled");
-    scene.place.raw(&["ZADD", &scene.place.key("scheduled"), "1", "due"]);
-    scene.place.accept(&scene.broker, tasks(&["z"])).await;
-    scene.sweep(100).await;
-    let claims = scene.broker.claim(&queue, stamp(1, 0, 1), t(100), &want(10)).await;
-    let (whole, corrupt) = sorted_out(claims.expect("answered").claims);
-    assert_eq!((whole, corrupt.len()), (vec!["z".into()], 0));
-    assert_eq!(scene.place.tasks(), ["z"], "their ids are free again");
-    scene.place.accept(&scene.broker, tasks(&["taken", "line", "due"])).await;
 }
