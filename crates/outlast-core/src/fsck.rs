@@ -27,7 +27,7 @@ pub enum Defect {
     /// A task is in no collection, so that nobody would ever run or delete it. Repaired: it is put where its
     /// state says.
     Orphan,
-    /// Only the result of a task is left, and its id is taken for ever. Repaired: it is deleted.
+    /// A task has gone and left its result or its state, which keep its id taken for ever. Repaired: they are deleted.
     ResultOnly,
     /// A task says one state and is where tasks of another state are. Repaired: it says where it is.
     Misplaced,

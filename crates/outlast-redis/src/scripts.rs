@@ -88,11 +88,11 @@ scripts! {
     CLAIM_AGAIN = Optional ["record", "claim_again"];
     SETTLE_ONE = Optional ["active", "settle_one"];
     SETTLE_DONE = Optional ["session", "active", "count", "settle_done"];
-    SETTLE = Optional ["session", "put", "message", "active", "count", "lock", "settle"];
-    EXTEND = Optional ["extend"];
+    SETTLE = Optional ["session", "record", "put", "message", "active", "count", "lock", "settle"];
+    EXTEND = Optional ["record", "extend"];
     SWEEP = Optional ["record", "due", "message", "active", "lock", "sweep"];
     WAIT_TELL = Optional ["command", "wait_tell"];
-    QUARANTINE = Optional ["active", "quarantine"];
+    QUARANTINE = Optional ["record", "active", "quarantine"];
     PEOPLE_TOKEN = Optional ["people_token"];
     PEOPLE_BEAT = Optional ["people_beat"];
     PEOPLE_TELL = Optional ["command", "people_tell"];

@@ -205,7 +205,7 @@ fn in_words(defect: Defect, place: &str) -> String {
         Defect::Ghost => format!("{place} names a task that does not exist").into(),
         Defect::Orphan if place.is_empty() => "has no state, and is in no collection".into(),
         Defect::Orphan => format!("its state is {place}, and it is in no collection").into(),
-        Defect::ResultOnly => "only the result of a task is left".into(),
+        Defect::ResultOnly => "a result or a state is left of a task that is gone".into(),
         Defect::Misplaced => format!("it is in {place}, and its state is another").into(),
         Defect::Twice => format!("it is in {place} once too often").into(),
         Defect::NoLease => "it is active without a lease".into(),

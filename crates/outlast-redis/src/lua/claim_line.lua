@@ -21,7 +21,7 @@ if line[1] and not line[2] and not sets[1] then
 end
 call('LLEN', KEYS[3])
 local held, bytes_max = call('ZCARD', KEYS[4]), tonumber(ARGV[8])
-local tasks, ids, keys, bytes, taken = {}, {}, {}, 0, 0
+local tasks, ids, keys, gone, bytes, taken = {}, {}, {}, {}, 0, 0
 for nth = #line, 1, -1 do
   local id = line[nth]
   local key = P .. 't:' .. id
@@ -30,6 +30,7 @@ for nth = #line, 1, -1 do
     for nth = 1, 5 do tasks[at + nth] = nth == 1 and id end
   elseif not message then
     ghosts = ghosts + 1
+    gone[#gone + 1] = key
   else
     bytes = bytes + #message
     if bytes > bytes_max then
@@ -55,6 +56,7 @@ for nth = #line, 1, -1 do
   taken = taken + 1
 end
 if taken > 0 then call('LTRIM', KEYS[2], '0', '-' .. taken + 1) end
+for _, key in ipairs(gone) do drop_ghost(key) end
 if ids[1] then
   call('LPUSH', KEYS[3], unpack(ids))
   -- In a packed list every insertion reads the scores before it as text: 20 µs each among a hundred. One long member makes

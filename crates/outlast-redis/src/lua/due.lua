@@ -35,6 +35,7 @@ local function promote(place, now_s, now_ns, most)
     if not found[2] then
       -- A ghost: its record is gone, or something else was put in its place, so there is nothing to run.
       gone = gone + 1
+      drop_ghost(key)
     elseif group ~= '' then
       redis.call('ZADD', place.prefix .. 'g:' .. group, math.floor(now_s), id)
       redis.call('SADD', place.groups, group)

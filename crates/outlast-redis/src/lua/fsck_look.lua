@@ -24,7 +24,9 @@ for nth = 3, #ARGV do
   else
     local found = redis.call('HMGET', key, 'state', 'msg', 'group', 'pending_since')
     bytes = bytes + #(found[2] or '')
-    rows[#rows + 1] = {found[1] or '', place_of(id, found[1], found[3]), found[2], found[4] or ''}
+    -- Of a record without its message it does not matter where it is.
+    local is_task = found[2] or found[1] == 'outgoing'
+    rows[#rows + 1] = {found[1] or '', is_task and place_of(id, found[1], found[3]) or 'n', found[2], found[4] or ''}
   end
 end
 return rows

@@ -54,23 +54,25 @@ local function check(id, met, bad, why)
   if kind ~= 'none' and kind ~= 'hash' then return {{'foreign_key', kind}} end
   local record = call('HMGET', key, 'msg', 'state', 'group', 'o:why')
   local text, state = record[1], record[2] or ''
-  if not text and state == '' then
+  -- On its way to another broker, it is in no place until it comes back.
+  local is_away = state == 'outgoing' and call('HEXISTS', P .. 'outlast:outgoing', id) == 1
+  if not text and not is_away then
+    -- A record without its message is no task: what is left of one goes, and its id with it.
     if met ~= '' and is_in(met, id) then report('ghost', met, function() take_out(met, id) end) end
     if met == '' and kind == 'hash' then report('result_only', '', function() call('DEL', key) end) end
     return found
   end
   if not text or (bad ~= '' and text == bad) then
-    -- On its way to another broker, it is in no place until it comes back.
-    if state == 'outgoing' and call('HEXISTS', P .. 'outlast:outgoing', id) == 1 then return {} end
+    if is_away then return {} end
     if state == 'active' and is_in('lease', id) then return {} end
     if state == 'archived' and is_in('archived', id) and record[4] then return {} end
     local member = member_of(id, record[3] or '')
-    report('unreadable', why ~= '' and why or 'the field msg is missing', function()
+    report('unreadable', why, function()
       for place in pairs(lists) do take_out(place, id) end
       for place in pairs(sorted) do take_out(place, id) end
       if member then take_out(member, id) end
       if met ~= '' then take_out(met, id) end
-      archive(id, key, why ~= '' and why or 'the field msg is missing')
+      archive(id, key, why)
     end)
     return found
   end

@@ -6,3 +6,10 @@ local function read_record(command, key, ...)
   if string.find(found.err, 'WRONGTYPE', 1, true) then return nil end
   return redis.call(command, key, ...)
 end
+-- A record without its message is no task, and keeps its id taken for ever: what a dequeue of Go's makes of an id whose task has
+-- gone, or a result that came late (contract §5.4, cases 1 and 11). Data of another program, and what is on its way to
+-- another broker, stays.
+local function drop_ghost(key)
+  local found = read_record('HMGET', key, 'msg', 'state')
+  if found and not found[1] and found[2] ~= 'outgoing' then redis.call('DEL', key) end
+end

@@ -138,9 +138,10 @@ local function settle(at)
   local key, set = P .. 't:' .. id, P .. 'g:' .. id
   local score = call('ZSCORE', KEYS[3], id)
   if score and tonumber(score) % 1 == fraction then
-    if call('EXISTS', key) == 0 then
+    if call('HEXISTS', key, 'msg') == 0 then
       -- A lease without its task: nothing is left that an outcome could be written to.
       leave(id)
+      drop_ghost(key)
       return 'L', ''
     end
     if kind == 'x' then return 'X', ARGV[at + 4] end

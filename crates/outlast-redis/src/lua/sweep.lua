@@ -51,6 +51,7 @@ local function lose(id)
   local key = P .. 't:' .. id
   local found = read_record('HMGET', key, 'msg', 'state') or {}
   if not found[1] or found[2] ~= 'active' then
+    if not found[1] then drop_ghost(key) end
     healed = healed + 1
     return
   end

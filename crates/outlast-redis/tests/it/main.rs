@@ -7,6 +7,7 @@ mod expired;
 mod foreign;
 mod forgotten;
 mod fsck;
+mod ghosts;
 mod half_open;
 mod inspect;
 mod kit;
