@@ -116,10 +116,10 @@ scripts! {
     PORTER_PUT = Needed ["session", "porter_put"];
     PORTER_CONCLUDE = Optional ["record", "message", "lock", "porter_conclude"];
     PORTER_LOOK = Optional ["record", "inspect_place", "porter_row", "porter_look"];
-    FSCK_MEMBERS = Optional ["fsck_members"];
-    FSCK_LOOK = Optional ["fsck_look"];
-    FSCK_TASK = Optional ["message", "fsck_place", "fsck_put", "fsck_task"];
-    FSCK_KEYS = Optional ["fsck_keys"];
+    FSCK_MEMBERS = Optional ["record", "fsck_members"];
+    FSCK_LOOK = Optional ["record", "fsck_look"];
+    FSCK_TASK = Optional ["record", "message", "fsck_place", "fsck_put", "fsck_task"];
+    FSCK_KEYS = Optional ["record", "fsck_keys"];
     FSCK_LOCKS = Optional ["message", "fsck_locks"];
 }
 

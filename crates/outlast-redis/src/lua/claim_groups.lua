@@ -16,7 +16,7 @@ local function ready_size(group)
   local policy = policy_of(group)
   if not policy then return nil end
   local key = P .. 'g:' .. group
-  local size = call('ZCARD', key)
+  local size = read_record('ZCARD', key) or 0
   if size == 0 then return nil end
   local most = tonumber(ARGV[13])
   if policy.size > 0 and policy.size < most then most = policy.size end

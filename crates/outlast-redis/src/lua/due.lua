@@ -1,5 +1,7 @@
 -- Makes due tasks pending, or members of their group, in the order in which they were due: behind what waits already.
--- At most `most` of each kind; answers how many left their set, and how many of those had no task any more.
+-- At most `most` of each kind; answers how many left their set, and how many of those had no task any more. Where another program
+-- has put something in the place of a group, its tasks stay where they are and are looked at again a minute later.
+local LATER_S = 60
 local function promote(place, now_s, now_ns, most)
   local function due_of(key, now_s, most, into)
     local found = redis.call('ZRANGE', key, '-inf', now_s, 'BYSCORE', 'LIMIT', '0', most, 'WITHSCORES')
@@ -23,16 +25,19 @@ local function promote(place, now_s, now_ns, most)
   local records, gone = {}, 0
   for nth, task in ipairs(due) do
     local found = read_record('HMGET', place.prefix .. 't:' .. task[1], 'group', 'state', 'o:group') or {}
-    if group_of(found) ~= '' then redis.call('ZCARD', place.prefix .. 'g:' .. group_of(found)) end
+    found.waits = group_of(found) ~= '' and read_record('ZCARD', place.prefix .. 'g:' .. group_of(found)) == nil
     records[nth] = found
   end
-  local line, moved = {}, {[place.scheduled] = {}, [place.retry] = {}}
+  local line, waiting, moved = {}, 0, {[place.scheduled] = {}, [place.retry] = {}}
   for nth, task in ipairs(due) do
     local id, found = task[1], records[nth]
     local key = place.prefix .. 't:' .. id
-    table.insert(moved[task[3]], id)
     local group = group_of(found)
-    if not found[2] then
+    if not found.waits then table.insert(moved[task[3]], id) end
+    if found.waits then
+      waiting = waiting + 1
+      redis.call('ZADD', task[3], math.floor(now_s) + LATER_S, id)
+    elseif not found[2] then
       -- A ghost: its record is gone, or something else was put in its place, so there is nothing to run.
       gone = gone + 1
       drop_ghost(key)
@@ -49,5 +54,5 @@ local function promote(place, now_s, now_ns, most)
     for from = 1, #ids, 1000 do redis.call('ZREM', key, unpack(ids, from, math.min(from + 999, #ids))) end
   end
   for from = 1, #line, 1000 do redis.call('LPUSH', place.pending, unpack(line, from, math.min(from + 999, #line))) end
-  return #due, gone
+  return #due - waiting, gone
 end

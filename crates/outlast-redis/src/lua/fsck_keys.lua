@@ -35,7 +35,11 @@ function check.member(name)
   -- asynq names a set by its group and a UUID.
   local group = string.match(name, '^(.+):%x%x%x%x%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%-%x%x%x%x%x%x%x%x%x%x%x%x$')
   local first = group and call('ZRANGE', key, 0, 0)[1]
-  if group and call('HGET', P .. 't:' .. first, 'group') ~= name then return stray(key, group) end
+  if group and read_record('HGET', P .. 't:' .. first, 'group') ~= name then
+    -- Its members cannot go back to what is no group.
+    if read_record('ZCARD', P .. 'g:' .. group) == nil then return 'foreign_key' end
+    return stray(key, group)
+  end
   return repair('unlisted_group', function()
     call('SADD', KEYS[1], name)
     call('SADD', KEYS[3], name)

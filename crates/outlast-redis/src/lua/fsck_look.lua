@@ -8,7 +8,7 @@ local function place_of(id, state, group)
   if state == 'outgoing' then return redis.call('HEXISTS', ARGV[1] .. 'outlast:outgoing', id) == 1 and 'y' or 'n' end
   local set = sorted[state]
   if state == 'aggregating' and group then set = ARGV[1] .. 'g:' .. group end
-  local is_there = set and redis.call('ZSCORE', set, id)
+  local is_there = set and read_record('ZSCORE', set, id)
   if state == 'pending' or (state == 'active' and is_there) then return 'l' end
   return is_there and 'y' or 'n'
 end

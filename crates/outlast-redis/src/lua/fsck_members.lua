@@ -7,7 +7,7 @@ if ARGV[3] == 'list' then
   next = redis.call('LLEN', KEYS[1])
   ids = redis.call('LRANGE', KEYS[1], from, from + tonumber(ARGV[5]) - 1)
 else
-  local found = redis.call('ZSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
+  local found = read_record('ZSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5]) or {'0', {}}
   next = found[1]
   for at = 1, #found[2], 2 do ids[#ids + 1] = found[2][at] end
 end

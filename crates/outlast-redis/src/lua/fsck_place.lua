@@ -25,7 +25,7 @@ local function times_in_long(place, id)
 end
 -- How often it is there; once, in a list that is too long to count. Where nobody knows, too_long is set.
 local function times_in(place, id)
-  if not lists[place] then return call('ZSCORE', key_of(place), id) and 1 or 0 end
+  if not lists[place] then return read_record('ZSCORE', key_of(place), id) and 1 or 0 end
   local length = call('LLEN', lists[place])
   -- Searched once for each suspect.
   if not known[place] and length > longest then known[place] = times_in_long(place, id) end
@@ -52,10 +52,10 @@ end
 -- The group or the set in which a member waits.
 local function member_of(id, group)
   if group == '' then return nil end
-  if call('ZSCORE', P .. 'g:' .. group, id) then return 'g:' .. group end
+  if read_record('ZSCORE', P .. 'g:' .. group, id) then return 'g:' .. group end
   local start = P .. 'g:' .. group .. ':'
   for _, set in ipairs(call('ZRANGE', KEYS[9], 0, 9999)) do
-    if string.sub(set, 1, #start) == start and call('ZSCORE', set, id) then return string.sub(set, #P + 1) end
+    if string.sub(set, 1, #start) == start and read_record('ZSCORE', set, id) then return string.sub(set, #P + 1) end
   end
   return nil
 end

@@ -10,8 +10,8 @@ end
 local function lose(id, key, text)
   local message, is_whole = without(text, {[7] = true, [11] = true})
   if not is_whole then return archive(id, key, 'the message cannot be read') end
-  local losses = call('HINCRBY', key, 'o:lost', 1)
-  call('HSET', key, 'msg', message .. ARGV[8])
+  local losses = losses_of(call('HGET', key, 'o:lost')) + 1
+  call('HSET', key, 'msg', message .. ARGV[8], 'o:lost', losses)
   if losses >= tonumber(ARGV[7]) then return archive(id, key) end
   call('ZADD', KEYS[5], tonumber(now_s) + math.min(losses, 5), id)
   call('HSET', key, 'state', 'retry')
@@ -25,6 +25,8 @@ local function put(id, key, state, text, message, group)
     lose(id, key, text)
   elseif state == 'pending' or (state == 'aggregating' and group == '') then
     wait_in_line(id, key)
+  elseif state == 'aggregating' and read_record('ZCARD', P .. 'g:' .. group) == nil then
+    archive(id, key, 'the key of its group holds data of another program')
   elseif state == 'aggregating' then
     call('ZADD', P .. 'g:' .. group, now_s, id)
     call('SADD', KEYS[8], group)

@@ -20,8 +20,12 @@ for nth = 6, 8 do call('ZCARD', KEYS[nth]) end
 call('ZCARD', KEYS[10])
 local counted = check_counters({KEYS[11], KEYS[12], KEYS[13], KEYS[14]}, 3)
 for nth = 1, count do
-  call('HLEN', P .. 't:' .. ARGV[12 + (nth - 1) * ITEM])
-  call('ZCARD', P .. 'g:' .. ARGV[12 + (nth - 1) * ITEM])
+  local id, kind = ARGV[12 + (nth - 1) * ITEM], ARGV[14 + (nth - 1) * ITEM]
+  call('HLEN', P .. 't:' .. id)
+  call('ZCARD', P .. 'g:' .. id)
+  -- A set that is released goes back to its group.
+  local group = kind == 'l' and string.match(id, '^(.*):[^:]*$')
+  if group then call('ZCARD', P .. 'g:' .. group) end
 end
 for at = first_put, #ARGV, PUT_ARGS do check_put(place, at) end
 local processed, failed = 0, 0

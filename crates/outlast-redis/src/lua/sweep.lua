@@ -49,7 +49,7 @@ local function lose(id)
   is_lost[id] = true
   lost[#lost + 1] = id
   local key = P .. 't:' .. id
-  local found = read_record('HMGET', key, 'msg', 'state') or {}
+  local found = read_record('HMGET', key, 'msg', 'state', 'o:lost') or {}
   if not found[1] or found[2] ~= 'active' then
     if not found[1] then drop_ghost(key) end
     healed = healed + 1
@@ -62,15 +62,15 @@ local function lose(id)
     healed = healed + 1
     return
   end
-  local losses = call('HINCRBY', key, 'o:lost', 1)
+  local losses = losses_of(found[3]) + 1
   recovered = recovered + 1
   if losses >= tonumber(ARGV[6]) then
     given_up = given_up + 1
     call('ZADD', KEYS[6], now_s, id)
-    call('HSET', key, 'state', 'archived', 'msg', message .. ARGV[7])
+    call('HSET', key, 'state', 'archived', 'msg', message .. ARGV[7], 'o:lost', losses)
   else
     call('ZADD', KEYS[5], now_s + math.min(losses, 5), id)
-    call('HSET', key, 'state', 'retry', 'msg', message .. ARGV[7])
+    call('HSET', key, 'state', 'retry', 'msg', message .. ARGV[7], 'o:lost', losses)
   end
 end
 
@@ -92,16 +92,10 @@ if ARGV[5] == '1' then
     for from = 1, #lost, PAGE do call('ZREM', KEYS[3], unpack(lost, from, math.min(from + PAGE - 1, #lost))) end
   end
   -- Sets whose time is over: their members wait in their group again, where they stood.
-  local sets = call('ZRANGE', KEYS[9], '-inf', '(' .. string.format('%.0f', now_s + 1), 'BYSCORE', 'LIMIT', 0, math.min(most, 100))
+  local sets = call('ZRANGE', KEYS[9], '-inf', '(' .. string.format('%.0f', now_s + 1), 'BYSCORE', 'LIMIT', 0, math.min(most, 100), 'WITHSCORES')
   -- A set of asynq's may hold any number of members: beyond a thousand they are left for the next step.
   local room = 1000
-  for _, set in ipairs(sets) do
-    if room <= 0 then
-      unfinished = 1
-      break
-    end
-    local group = string.match(string.sub(set, #P + 3), '^(.*):[^:]*$')
-    local members = call('ZRANGE', set, 0, room - 1, 'WITHSCORES')
+  local function reclaim(set, group, members)
     for at = 1, #members, 2 do call('ZADD', P .. 'g:' .. group, members[at + 1], members[at]) end
     if members[1] then call('SADD', KEYS[8], group) end
     call('ZREMRANGEBYRANK', set, 0, #members / 2 - 1)
@@ -111,6 +105,25 @@ if ARGV[5] == '1' then
       reclaimed = reclaimed + 1
     else
       unfinished = 1
+    end
+  end
+  for at = 1, #sets, 2 do
+    if room <= 0 then
+      unfinished = 1
+      break
+    end
+    local set = sets[at]
+    local group = string.sub(set, 1, #P + 2) == P .. 'g:' and string.match(string.sub(set, #P + 3), '^(.*):[^:]*$')
+    local members = group and read_record('ZRANGE', set, 0, room - 1, 'WITHSCORES')
+    if not members then
+      -- The name is none of a set, or its key holds data of another program: that stays, and nobody is aggregating it.
+      call('ZREM', KEYS[9], set)
+      healed = healed + 1
+    elseif read_record('ZCARD', P .. 'g:' .. group) == nil then
+      -- There is no group to go back to. The others are not held up meanwhile.
+      call('ZADD', KEYS[9], string.format('%.17g', now_s + LATER_S + tonumber(sets[at + 1]) % 1), set)
+    else
+      reclaim(set, group, members)
     end
   end
 end

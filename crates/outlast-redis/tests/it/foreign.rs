@@ -137,7 +137,6 @@ async fn a_claim_that_meets_a_foreign_key_takes_nothing() {
         "retry",
         "groups",
         "aggregation_sets",
-        "g:g",
     ] {
         scene
             .check(key, "claim", async |broker| {
@@ -161,6 +160,13 @@ async fn a_settlement_that_meets_a_foreign_key_ends_nothing() {
             })
             .await;
     }
+    let released =
+        [settlement(&scene.running[0], done()), settlement(&scene.set, Outcome::Release)];
+    scene
+        .check("g:set", "release", async |broker| {
+            settle(broker, &queue, stamp(TRIED, 0, 1), &released).await
+        })
+        .await;
     let failed_today = format!("failed:{}", t(2).date());
     let into = Outcome::Aggregated { into: Box::new(once("whole", "k", 9)) };
     let mixed = [
@@ -239,7 +245,6 @@ async fn extensions_and_sweeps_that_meet_a_foreign_key_change_nothing() {
         "outlast:groups",
         "aggregation_sets",
         queues.as_str(),
-        "g:g",
     ] {
         scene
             .check(key, "sweep", async |broker| broker.sweep(&queue, t(500), budget(100)).await)

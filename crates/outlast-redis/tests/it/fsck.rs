@@ -494,3 +494,24 @@ async fn under_load_nothing_that_merely_moves_is_taken_for_wrong() {
     }
     space.finds(&[]).await;
 }
+
+/// A count of losses that is no number, or a key in the place of a group, failed the step that repaired, over and over: the check
+/// never came to its end.
+#[tokio::test]
+async fn a_check_gets_past_damaged_fields_and_foreign_groups() {
+    let Some(space) = Space::new() else { return };
+    space.enqueue(vec![task("run")]).await;
+    space.claim().await;
+    space.enqueue(vec![task("whole"), grouped("m", "g")]).await;
+    space.run("HSET @t:run o:lost many");
+    space.run("ZREM @lease run");
+    space.run("SET @g:g text");
+    let found = space.fsck(Repair::Yes).await;
+    let defects: Vec<_> = found.iter().map(|finding| finding.defect).collect();
+    for defect in [Defect::NoLease, Defect::Orphan, Defect::ForeignKey] {
+        assert!(defects.contains(&defect), "{defect:?}: {found:?}");
+    }
+    assert_eq!(space.state("run").await, Some(TaskState::Retry));
+    assert_eq!(space.state("m").await, Some(TaskState::Archived));
+    assert_eq!(space.run("GET @g:g").text().as_deref(), Some("text"));
+}

@@ -162,3 +162,72 @@ async fn a_sweep_gets_past_foreign_keys_in_every_state() {
         .collect();
     assert_eq!(ids, ["lost-2"]);
 }
+
+/// One record whose count of losses was no number ended every sweep of its queue, after the tasks before it had left their leases
+/// half-way: nothing of that queue was ever taken back again.
+#[tokio::test]
+async fn a_count_of_losses_that_is_no_number_does_not_hold_up_the_others() {
+    let Some(scene) = Scene::new() else { return };
+    let queue = scene.place.queue.clone();
+    scene.place.accept(&scene.broker, tasks(&["a", "bad", "z"])).await;
+    scene.place.claim(&scene.broker, 3).await;
+    scene.place.raw(&["HSET", &scene.place.key("t:bad"), "o:lost", "many"]);
+    let swept = scene.sweep(100).await;
+    assert_eq!((swept.recovered, swept.given_up), (3, 0), "{swept:?}");
+    let claims = scene.broker.claim(&queue, stamp(2, 0, 1), t(200), &want(10)).await;
+    let (whole, corrupt) = sorted_out(claims.expect("answered").claims);
+    assert_eq!((whole.len(), corrupt.len()), (3, 0));
+    assert_eq!(scene.place.raw(&["HGET", &scene.place.key("t:bad"), "o:lost"]).int(), Some(1));
+}
+
+/// A key in the place of one group made every claim and every sweep of its queue fail as soon as one of its tasks was due. They wait,
+/// and nothing else does.
+#[tokio::test]
+async fn a_foreign_key_in_the_place_of_a_group_does_not_hold_up_its_queue() {
+    let Some(scene) = Scene::new() else { return };
+    let queue = scene.place.queue.clone();
+    let mut late = grouped("late", "g");
+    late.due = Some(t(5));
+    scene.place.accept(&scene.broker, vec![late, due("other", t(6)), grouped("m", "h")]).await;
+    let group = scene.place.key("g:g");
+    scene.place.raw(&["SET", &group, "of another program"]);
+    scene.place.raw(&["SADD", &scene.place.key("groups"), "g"]);
+    let grouping = outlast_core::Want { groups: [policy("*", 0)].into(), ..want(10) };
+    let claims = scene.broker.claim(&queue, stamp(1, 0, 1), t(9), &grouping).await;
+    let (mut whole, _) = sorted_out(claims.expect("answered").claims);
+    whole.sort();
+    assert_eq!(whole, ["m", "other"]);
+    assert_eq!(scene.sweep(70).await.due, 0, "it was looked at again, and waits on");
+    assert_eq!(scene.place.raw(&["GET", &group]).text().as_deref(), Some("of another program"));
+    scene.place.raw(&["DEL", &group]);
+    scene.sweep(200).await;
+    assert_eq!(scene.place.count("ZCARD", "g:g"), 1);
+}
+
+/// A member of `aggregation_sets` that is no set ended every sweep before its later steps: what was over was never deleted.
+#[tokio::test]
+async fn what_is_no_set_among_the_sets_does_not_hold_up_a_sweep() {
+    let Some(scene) = Scene::new() else { return };
+    let members = ["a", "b"].map(|name| grouped(name, "g"));
+    scene.place.accept(&scene.broker, members.into()).await;
+    let sets = scene.place.key("aggregation_sets");
+    let (foreign, stuck) = (scene.place.key("g:x:1"), scene.place.key("g:y:2"));
+    scene.place.raw(&["SET", &foreign, "of another program"]);
+    scene.place.raw(&["SET", &scene.place.key("g:y"), "of another program"]);
+    scene.place.raw(&["RENAME", &scene.place.key("g:g"), &stuck]);
+    for member in [foreign.as_str(), stuck.as_str(), "no-set", "asynq:{other}:g:z:1"] {
+        scene.place.raw(&["ZADD", &sets, "100", member]);
+    }
+    let kept = [outlast_testkit::conformance::words::kept("kept", 10)];
+    scene.place.accept(&scene.broker, kept.into()).await;
+    let running = scene.place.claim(&scene.broker, 1).await;
+    let batch = [settlement(&running[0].lease, done())];
+    settle(&scene.broker, &scene.place.queue, stamp(1, 0, 1), &batch).await.expect("answered");
+    let swept = scene.sweep(100).await;
+    assert_eq!((swept.reclaimed, swept.deleted), (0, 1), "{swept:?}");
+    assert_eq!(scene.place.raw(&["EXISTS", &foreign]).int(), Some(1));
+    assert_eq!(scene.place.count("ZCARD", "aggregation_sets"), 1, "one waits for its group");
+    scene.place.raw(&["DEL", &scene.place.key("g:y")]);
+    assert_eq!(scene.sweep(300).await.reclaimed, 1);
+    assert_eq!(scene.place.count("ZCARD", "g:y"), 2);
+}
