@@ -16,7 +16,7 @@ use crate::broker::Inner;
 use crate::conn::Call;
 use crate::keys::Keys;
 use crate::record::moment_of_score;
-use crate::scripts::{INSPECT_BYTES, INSPECT_STATS};
+use crate::scripts::{INSPECT_BYTES, INSPECT_SIZES, INSPECT_STATS};
 
 /// Groups and aggregation sets that are counted within one call; more are counted chunk by chunk.
 const GROUPS_AT_ONCE: i64 = 500;
@@ -136,11 +136,9 @@ impl Inner {
         of.extend(self.sets(&keys).await?);
         let mut sizes: BTreeMap<GroupName, u64> = BTreeMap::new();
         for chunk in of.chunks(CHUNK) {
-            let mut all = redis::pipe();
-            for (_, key) in chunk {
-                all.cmd("ZCARD").arg(key);
-            }
-            for ((group, _), members) in chunk.iter().zip(self.admin.run_all(&all).await?) {
+            let all = chunk.iter().map(|(_, key)| key.clone()).collect();
+            let found = self.admin.script(&Call::new(&INSPECT_SIZES, all)).await?;
+            for ((group, _), members) in chunk.iter().zip(answer::list(found)?) {
                 *sizes.entry(GroupName::stored(group)).or_default() += count(members)?;
             }
         }

@@ -82,7 +82,7 @@ local function act(id, json)
   local group
   if state == 'aggregating' then
     group = call('HGET', key, 'group') or ''
-    if not call('ZSCORE', P .. 'g:' .. group, id) then return 'G' end
+    if not read_record('ZSCORE', P .. 'g:' .. group, id) then return 'G' end
   end
   if state == 'pending' and not cut.can(id) then return 'W' end
   leave(id, state, group)

@@ -23,7 +23,7 @@ for nth = 1, 6 do
 end
 local sum, sampled = 0, 0
 for _, group in ipairs(redis.call('SRANDMEMBER', KEYS[7], ARGV[3])) do
-  local ids = redis.call('ZRANGE', ARGV[1] .. 'g:' .. group, 0, last)
+  local ids = read_record('ZRANGE', ARGV[1] .. 'g:' .. group, 0, last) or {}
   if ids[1] then
     sum = sum + average(ids)
     sampled = sampled + 1

@@ -2,6 +2,12 @@
 -- score and [3] the id of the place, both left out at the beginning. Answers per set {id, score, id, score, ...}.
 local score, id = ARGV[2], ARGV[3]
 
+-- What another program has put in the place of a group or a set has no members; in the place of all tasks of a state it is an error.
+local function read(key, command, ...)
+  if string.find(key, '}:g:', 1, true) then return read_record(command, key, ...) end
+  return redis.call(command, key, ...)
+end
+
 -- Bytes, as Redis compares them: Lua's own comparison follows the server's locale.
 local function is_after(one, two)
   for at = 1, math.min(#one, #two) do
@@ -11,7 +17,8 @@ local function is_after(one, two)
   return #one > #two
 end
 local function rank(key)
-  local low = redis.call('ZCOUNT', key, '-inf', '(' .. score)
+  local low = read(key, 'ZCOUNT', '-inf', '(' .. score)
+  if not low then return 0 end
   local high = low + redis.call('ZCOUNT', key, score, score)
   while low < high do
     local middle = math.floor((low + high) / 2)
@@ -22,6 +29,6 @@ end
 local answer = {}
 for nth, key in ipairs(KEYS) do
   local from = score and rank(key) or 0
-  answer[nth] = redis.call('ZRANGE', key, from, from + tonumber(ARGV[1]) - 1, 'WITHSCORES')
+  answer[nth] = read(key, 'ZRANGE', from, from + tonumber(ARGV[1]) - 1, 'WITHSCORES') or {}
 end
 return answer

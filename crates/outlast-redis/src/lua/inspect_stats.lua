@@ -6,7 +6,8 @@
 local call = redis.call
 local known = ARGV[2] == '' and 1 or call('SISMEMBER', ARGV[2], ARGV[3])
 local next_id = call('LINDEX', KEYS[1], -1)
-local since = next_id and call('HGET', ARGV[1] .. 't:' .. next_id, 'pending_since')
+-- What another program has put at the key of a task or a group counts for nothing.
+local since = next_id and read_record('HGET', ARGV[1] .. 't:' .. next_id, 'pending_since') or false
 local function due(key) return call('ZRANGE', key, 0, 0, 'WITHSCORES')[2] or false end
 local groups, members = 0, 0
 if call('SCARD', KEYS[7]) + call('SCARD', KEYS[9]) + call('ZCARD', KEYS[8]) > tonumber(ARGV[4]) then
@@ -14,7 +15,7 @@ if call('SCARD', KEYS[7]) + call('SCARD', KEYS[9]) + call('ZCARD', KEYS[8]) > to
 else
   local seen = {}
   local function count(group, key)
-    local size = call('ZCARD', key)
+    local size = read_record('ZCARD', key) or 0
     members = members + size
     if size > 0 and not seen[group] then
       seen[group] = true

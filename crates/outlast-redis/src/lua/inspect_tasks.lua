@@ -7,7 +7,7 @@ for nth = 3, #ARGV do
   if bytes >= most then break end
   local id = ARGV[nth]
   local key = ARGV[1] .. 't:' .. id
-  local found = redis.call('HMGET', key, 'msg', 'pending_since', 'result', 'o:at', 'o:run', 'o:lost')
+  local found = read_record('HMGET', key, 'msg', 'pending_since', 'result', 'o:at', 'o:run', 'o:lost') or {}
   local state = state_of(sorted, KEYS[1], id, key)
   -- What is on its way to another broker is not here.
   if state ~= 'outgoing' and (state or found[1]) then

@@ -13,7 +13,7 @@ for nth = 2, #ARGV do
     local set = sorted[state]
     if state == 'active' then set = KEYS[1] end
     if state == 'aggregating' then set = P .. 'g:' .. (call('HGET', key, 'group') or '') end
-    rows[#rows + 1] = row_of(P, id, state, set and call('ZSCORE', set, id) or '-')
+    rows[#rows + 1] = row_of(P, id, state, set and read_record('ZSCORE', set, id) or '-')
   end
 end
 return rows

@@ -1,9 +1,12 @@
 //! One task whose key holds data of another program is that task's trouble: its queue goes on.
 
-use outlast_core::{Broker, Claim, Rest, Swept};
+use outlast_core::{
+    Action, Broker, Claim, Controlled, Inspect, PageRequest, QueueControl, Rest, Selector, Swept,
+    TaskState,
+};
 use outlast_redis::RedisBroker;
 use outlast_testkit::conformance::words::{
-    budget, done, due, grouped, policy, retry, stamp, t, task, tasks, tasks_of,
+    budget, done, due, grouped, id, policy, retry, stamp, t, task, tasks, tasks_of,
 };
 
 use crate::kit::{Place, settle, settlement, shared, want};
@@ -230,4 +233,84 @@ async fn what_is_no_set_among_the_sets_does_not_hold_up_a_sweep() {
     scene.place.raw(&["DEL", &scene.place.key("g:y")]);
     assert_eq!(scene.sweep(300).await.reclaimed, 1);
     assert_eq!(scene.place.count("ZCARD", "g:y"), 2);
+}
+
+/// A foreign key behind one id failed the page that listed it; at the head of the line, the numbers of all queues.
+#[tokio::test]
+async fn a_foreign_key_is_left_out_of_what_is_looked_at() {
+    let Some(scene) = Scene::new() else { return };
+    let queue = scene.place.queue.clone();
+    let mut all = tasks(&["bad", "a"]);
+    all.extend([due("bad-late", t(500)), due("z", t(500)), grouped("m", "h"), grouped("n", "g")]);
+    scene.place.accept(&scene.broker, all).await;
+    for name in ["bad", "bad-late"] {
+        scene.poison(name);
+    }
+    for key in ["g:g", "g:x:1"] {
+        scene.place.raw(&["SET", &scene.place.key(key), "of another program"]);
+    }
+    let set = scene.place.key("g:x:1");
+    scene.place.raw(&["ZADD", &scene.place.key("aggregation_sets"), "9999999999", &set]);
+    for (state, name) in
+        [(TaskState::Pending, "a"), (TaskState::Scheduled, "z"), (TaskState::Aggregating, "m")]
+    {
+        let select = Selector { state: Some(state), ..Selector::default() };
+        let page = scene.broker.tasks(&queue, &select, &PageRequest::first(10), t(1)).await;
+        let ids: Vec<_> = page.expect("answered").items.into_iter().map(|task| task.id).collect();
+        assert_eq!(ids, [id(name)], "{state:?}");
+    }
+    assert_eq!(scene.broker.task(&queue, &id("bad"), t(1)).await.expect("answered"), None);
+    let queues = scene.broker.queues(t(1)).await.expect("answered");
+    assert_eq!((queues[0].pending, queues[0].aggregating), (2, 1));
+    let stats = scene.broker.queue(&queue, t(1)).await.expect("answered");
+    assert!(stats.is_some_and(|stats| stats.bytes.is_some()));
+    let groups = scene.broker.groups(&queue).await.expect("answered");
+    assert_eq!(groups.len(), 1, "{groups:?}");
+}
+
+/// An action on several tasks stopped at a foreign key behind one of them, half-way: what had left its place before was nowhere.
+#[tokio::test]
+async fn an_action_gets_past_foreign_keys() {
+    let Some(scene) = Scene::new() else { return };
+    let queue = scene.place.queue.clone();
+    let all = vec![due("a", t(500)), due("bad", t(500)), grouped("m", "g"), due("z", t(500))];
+    scene.place.accept(&scene.broker, all).await;
+    scene.poison("bad");
+    scene.place.raw(&["DEL", &scene.place.key("g:g")]);
+    scene.place.raw(&["SET", &scene.place.key("g:g"), "of another program"]);
+    let select = Selector { ids: ["a", "bad", "m", "z"].map(id).into(), ..Selector::default() };
+    let acted =
+        scene.broker.act(&queue, &Action::Run, &select, &PageRequest::first(10), t(1)).await;
+    let acted = acted.expect("answered");
+    assert_eq!((acted.changed, acted.refused.len()), (2, 2), "{acted:?}");
+    assert_eq!(scene.place.pending(), 2);
+    assert!(scene.is_untouched("bad"));
+}
+
+/// A queue with a foreign key at one of its ids, or in the place of a group, could not be removed, not even by force.
+#[tokio::test]
+async fn a_queue_with_foreign_keys_can_be_removed_and_they_stay() {
+    let Some(scene) = Scene::new() else { return };
+    let queue = scene.place.queue.clone();
+    let mut all = tasks(&["a", "bad"]);
+    all.extend([due("bad-late", t(500)), grouped("m", "g"), grouped("n", "h")]);
+    scene.place.accept(&scene.broker, all).await;
+    for name in ["bad", "bad-late"] {
+        scene.poison(name);
+    }
+    let foreign = ["g:g", "g:x:1"].map(|name| scene.place.key(name));
+    scene.place.raw(&["DEL", &foreign[0]]);
+    for key in &foreign {
+        scene.place.raw(&["SET", key, "of another program"]);
+    }
+    scene.place.raw(&["ZADD", &scene.place.key("aggregation_sets"), "9999999999", &foreign[1]]);
+    let removed =
+        scene.broker.control(&queue, QueueControl::RemoveWithTasks, t(1)).await.expect("answered");
+    assert_eq!(removed, Controlled::Applied);
+    assert!(["bad", "bad-late"].iter().all(|name| scene.is_untouched(name)));
+    for key in &foreign {
+        assert_eq!(scene.place.raw(&["EXISTS", key]).int(), Some(1));
+    }
+    // `m` went with the key that named it: nobody could find it.
+    assert_eq!(scene.place.tasks(), ["bad", "bad-late", "m"]);
 }
