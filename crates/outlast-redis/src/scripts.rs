@@ -88,9 +88,9 @@ scripts! {
     CLAIM_AGAIN = Optional ["record", "claim_again"];
     SETTLE_ONE = Optional ["active", "settle_one"];
     SETTLE_DONE = Optional ["session", "active", "count", "settle_done"];
-    SETTLE = Optional ["session", "record", "put", "message", "active", "count", "lock", "settle"];
+    SETTLE = Optional ["session", "record", "put", "message", "active", "count", "lock", "trim", "settle"];
     EXTEND = Optional ["record", "extend"];
-    SWEEP = Optional ["record", "due", "message", "active", "lock", "sweep"];
+    SWEEP = Optional ["record", "due", "message", "active", "lock", "trim", "sweep"];
     WAIT_TELL = Optional ["command", "wait_tell"];
     QUARANTINE = Optional ["record", "active", "quarantine"];
     PEOPLE_TOKEN = Optional ["people_token"];
@@ -108,7 +108,7 @@ scripts! {
     INSPECT_MEMBERS = Optional ["record", "inspect_members"];
     INSPECT_SIZES = Optional ["record", "inspect_sizes"];
     INSPECT_TASKS = Optional ["record", "inspect_place", "inspect_tasks"];
-    ACT = Optional ["record", "inspect_place", "message", "lock", "command", "act_cut", "act"];
+    ACT = Optional ["record", "inspect_place", "message", "lock", "trim", "command", "act_cut", "act"];
     CONTROL_EMPTY = Optional ["record", "message", "lock", "control_empty"];
     CONTROL_REMOVE = Optional ["record", "control_remove"];
     HEALTH = Needed ["health"];

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use outlast_core::limits::{ERROR_BYTES_MAX, RESULT_BYTES_MAX, STATS_DAYS, beginning, check_batch};
+use outlast_core::limits::{
+    ARCHIVE_AGE, ERROR_BYTES_MAX, RESULT_BYTES_MAX, STATS_DAYS, beginning, check_batch,
+};
 use outlast_core::{
     Attempt, BrokerError, NewTask, Outcome, QueueName, Reject, SettleVerdict, Settled, Settlement,
     Stamp, Timestamp,
@@ -12,6 +14,7 @@ use outlast_core::{
 
 use crate::answer::{self, Status, Verdict, stamped};
 use crate::broker::Inner;
+use crate::claim::size;
 use crate::conn::Call;
 use crate::keys::Keys;
 use crate::proto::TaskMessage;
@@ -128,6 +131,7 @@ impl Inner {
         let completed = TaskMessage { completed_at: now.as_seconds(), ..TaskMessage::default() };
         call.text(counters_until(now)).bytes(completed.encode());
         call.fixed(LEASE_LOST).fixed(LEASE_LOST_IN_ASYNQ);
+        call.int(size(self.options.archive_max)).text(ARCHIVE_AGE.as_secs().to_string());
         call.text(settlements.len().to_string());
         let mut into: Vec<&NewTask> = Vec::new();
         for Settlement { lease, outcome } in settlements {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use outlast_core::limits::{ACT_MAX, PAYLOAD_BYTES_MAX, check_count};
+use outlast_core::limits::{ACT_MAX, ARCHIVE_AGE, PAYLOAD_BYTES_MAX, check_count};
 use outlast_core::{
     Acted, Action, BrokerError, Command, PageRequest, QueueName, Refusal, Selector, TaskState,
     Timestamp,
@@ -232,6 +232,7 @@ impl Inner {
         call.text(seconds_text(*now)).text(nanos_text(*now));
         call.bytes(payload_field(action)).int(size(reach.0)).int(size(reach.1));
         call.fixed(if *is_last { "1" } else { "" });
+        call.int(size(self.options.archive_max)).text(ARCHIVE_AGE.as_secs().to_string());
         for id in ids {
             call.bytes(id.clone());
             match action {

@@ -2,7 +2,7 @@
 -- [6] archived, [7] completed, [8] groups, [9] aggregation_sets. ARGV[1] the prefix of the queue's keys, [2] the root,
 -- [3] the action: r run, a archive, d delete, c cancel, p set the payload, [4] the state that is expected or '', [5] now in
 -- seconds, [6] now in nanoseconds, [7] the new payload as a field of a message, [8] and [9] between which places
--- from the running end of the pending list its ids should be, [10] '1' if they were looked for in all of it, then per task:
+-- from the running end of the pending list its ids should be, [10] '1' if they were looked for in all of it, [11] archived tasks kept at most, [12] seconds they are kept, then per task:
 -- id, the command for its worker. Answers a letter per task:
 -- '' done, N not there, A active, I not active, P pending, R archived already, G being aggregated, S not scheduled,
 -- W to be looked for in the pending list first, X a message that cannot be read, F a worker that takes no more commands. A command lies in another slot of a cluster, where it
@@ -15,7 +15,7 @@ for nth = 3, 7 do call('ZCARD', KEYS[nth]) end
 call('SCARD', KEYS[8])
 
 local cut = cutter(KEYS[1], tonumber(ARGV[8]), tonumber(ARGV[9]), #ARGV, ARGV[10] == '1')
-local line = {}
+local line, archived = {}, 0
 
 local function leave(id, state, group)
   if sorted[state] then call('ZREM', sorted[state], id) end
@@ -62,6 +62,7 @@ local move = {
     call('HSET', key, 'state', 'archived')
     -- A success that comes late is not adopted by what was put away by hand.
     call('HDEL', key, 'o:run', 'pending_since')
+    archived = archived + 1
   end,
   d = function(id, key)
     unlock(lock_of(key), id)
@@ -91,7 +92,10 @@ local function act(id, json)
 end
 
 local letters = {}
-for at = 11, #ARGV, 2 do letters[#letters + 1] = act(ARGV[at], ARGV[at + 1]) end
+for at = 13, #ARGV, 2 do letters[#letters + 1] = act(ARGV[at], ARGV[at + 1]) end
 cut.all()
 if line[1] then call('LPUSH', KEYS[1], unpack(line)) end
+if archived > 0 then
+  trim_archive(P, KEYS[6], tonumber(ARGV[5]), tonumber(ARGV[11]), tonumber(ARGV[12]), archived + TRIMMED_MAX)
+end
 return letters

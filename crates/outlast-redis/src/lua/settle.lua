@@ -2,7 +2,7 @@
 -- KEYS[2] active, [3] lease, [4] pending, [5] scheduled, [6] retry, [7] archived, [8] completed, [9] groups,
 -- [10] aggregation_sets, [11] processed today, [12] failed today, [13] processed, [14] failed.
 -- ARGV[4] the prefix of the queue's keys, [5] now in seconds, [6] now in nanoseconds, [7] when today's counters expire,
--- [8] completed_at as bytes of a message, [9] our text of a lost lease, [10] asynq's, [11] the number of settlements,
+-- [8] completed_at as bytes of a message, [9] our text of a lost lease, [10] asynq's, [11] archived tasks kept at most, [12] seconds they are kept, [13] the number of settlements,
 -- then per settlement: id, fraction, kind, and what the kind needs; then the tasks that stand for sets, as in put.lua.
 -- Kinds: d done (has a result, it) · r retry (when, error as bytes, '1' if spent) · s snooze (when) · a archive (-, error)
 -- · v revoke · l release · g aggregated (-, which task) · x wrong (-, why).
@@ -11,8 +11,8 @@ local lost, earlier = arrive()
 if not lost then return earlier end
 local P, now_s, now_ns = ARGV[4], ARGV[5], ARGV[6]
 local ITEM = 6
-local count = tonumber(ARGV[11])
-local first_put = 12 + count * ITEM
+local FIRST, count = 14, tonumber(ARGV[13])
+local first_put = FIRST + count * ITEM
 local place = {pending = KEYS[4], scheduled = KEYS[5], groups = KEYS[9], prefix = P}
 check_places(place)
 call('LLEN', KEYS[2])
@@ -20,7 +20,7 @@ for nth = 6, 8 do call('ZCARD', KEYS[nth]) end
 call('ZCARD', KEYS[10])
 local counted = check_counters({KEYS[11], KEYS[12], KEYS[13], KEYS[14]}, 3)
 for nth = 1, count do
-  local id, kind = ARGV[12 + (nth - 1) * ITEM], ARGV[14 + (nth - 1) * ITEM]
+  local id, kind = ARGV[FIRST + (nth - 1) * ITEM], ARGV[FIRST + 2 + (nth - 1) * ITEM]
   call('HLEN', P .. 't:' .. id)
   call('ZCARD', P .. 'g:' .. id)
   -- A set that is released goes back to its group.
@@ -28,7 +28,7 @@ for nth = 1, count do
   if group then call('ZCARD', P .. 'g:' .. group) end
 end
 for at = first_put, #ARGV, PUT_ARGS do check_put(place, at) end
-local processed, failed = 0, 0
+local processed, failed, archived = 0, 0, 0
 
 local function leave(id)
   drop_active(KEYS[2], {id})
@@ -83,7 +83,7 @@ local apply = {
     call('HSET', key, 'state', 'scheduled')
   end,
   a = function(id, key, at)
-    processed, failed = processed + 1, failed + 1
+    processed, failed, archived = processed + 1, failed + 1, archived + 1
     call('ZADD', KEYS[7], now_s, id)
     call('HSET', key, 'state', 'archived', 'msg', failing(key, {[7] = true, [11] = true}, nil, ARGV[at + 1]))
   end,
@@ -162,7 +162,7 @@ end
 
 local verdicts = {}
 for nth = 1, count do
-  local verdict, why = settle(12 + (nth - 1) * ITEM)
+  local verdict, why = settle(FIRST + (nth - 1) * ITEM)
   if verdict then verdicts[#verdicts + 1] = {nth, verdict, why} end
 end
 if processed > 0 then
@@ -173,5 +173,6 @@ if failed > 0 then
   count_day(KEYS[12], failed, ARGV[7])
   count_total(KEYS[14], counted[3], failed)
 end
+if archived > 0 then trim_archive(P, KEYS[7], now_s, tonumber(ARGV[11]), tonumber(ARGV[12]), archived + TRIMMED_MAX) end
 remember(lost, 's', verdicts[1] and verdicts)
 return {APPLIED, lost, 's', verdicts}

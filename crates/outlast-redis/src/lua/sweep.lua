@@ -144,29 +144,10 @@ for _, group in ipairs(call('SRANDMEMBER', KEYS[10], 100)) do
   end
 end
 
--- What is over is deleted, with the lock that it may still hold. Data of another program at its key is left alone.
-local function delete(from, ids)
-  for _, id in ipairs(ids) do
-    local key = P .. 't:' .. id
-    local found = read_record('HMGET', key, 'unique_key', 'msg')
-    if found then
-      local lock = found[1] or (found[2] and (read_message(found[2]) or {})[10])
-      unlock(lock, id)
-      call('DEL', key)
-    end
-  end
-  if ids[1] then call('ZREM', from, unpack(ids)) end
-  deleted = deleted + #ids
-end
-delete(KEYS[7], call('ZRANGE', KEYS[7], '-inf', now, 'BYSCORE', 'LIMIT', 0, most))
-local left = most - deleted
-if left > 0 then
-  local excess = math.min(call('ZCARD', KEYS[6]) - tonumber(ARGV[9]), left)
-  if excess > 0 then delete(KEYS[6], call('ZRANGE', KEYS[6], 0, excess - 1)) end
-end
-left = most - deleted
-if left > 0 then
-  delete(KEYS[6], call('ZRANGE', KEYS[6], '-inf', now - tonumber(ARGV[10]), 'BYSCORE', 'LIMIT', 0, left))
+-- What is over is deleted.
+deleted = delete_over(P, KEYS[7], call('ZRANGE', KEYS[7], '-inf', now, 'BYSCORE', 'LIMIT', 0, most))
+if deleted < most then
+  deleted = deleted + trim_archive(P, KEYS[6], now, tonumber(ARGV[9]), tonumber(ARGV[10]), most - deleted)
 end
 
 -- The queue is listed as long as it has a task, also one on its way to another broker.

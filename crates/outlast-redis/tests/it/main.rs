@@ -2,6 +2,7 @@
 //! and the checks and looks that only they can show.
 
 mod active;
+mod archive;
 mod connect;
 mod expired;
 mod foreign;
