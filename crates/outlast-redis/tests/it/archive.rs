@@ -1,7 +1,7 @@
 //! An archive stays within its bounds whoever fills it, also where no worker sweeps.
 
 use outlast_core::limits::ARCHIVE_AGE;
-use outlast_core::{Action, Broker, Inspect, PageRequest, Selector, Settlement};
+use outlast_core::{Action, Inspect, PageRequest, Selector, Settlement};
 use outlast_redis::{Options, RedisBroker};
 use outlast_testkit::conformance::words::{archive, id, stamp, t, task, unique};
 
