@@ -140,10 +140,7 @@ impl Keeper {
                 was_doubtful.then_some(offer.stamp)
             }
             Kind::Ambiguous => Some(offer.stamp),
-            // What is wrong is the queue's and not the outcome's, and its run is over: it waits until somebody has mended the queue.
-            Kind::Corrupt if V::STORE == Store::Journal && error.concerns_its_queue() => {
-                was_doubtful.then_some(offer.stamp)
-            }
+            Kind::Corrupt if is_open::<V>(&error) => was_doubtful.then_some(offer.stamp),
             Kind::Rejected | Kind::Corrupt | Kind::Superseded => return Err(error),
         };
         let kept = self.keep(&offer, stamp).await;
@@ -172,12 +169,13 @@ impl Keeper {
             answer = &mut call => answer,
         };
         match answer {
-            Err(error) if is_open(error.kind()) => {
+            Err(error) if is_open::<V>(&error) => {
                 let kept = stored(keeping.await);
                 kept.map(Offered::Kept).map_err(|spool| not_stored::<V>(error, spool))
             }
             answer => {
-                tokio::spawn(self.clone().forget::<V>((offer.now, offer.items.len()), keeping));
+                let count = if answer.is_ok() { offer.items.len() } else { 0 };
+                self.spool.forgets(self.clone().forget::<V>((offer.now, count), keeping));
                 answer.map(Offered::Answered)
             }
         }
@@ -301,11 +299,13 @@ impl Keeper {
     }
 }
 
-/// True if the fate of a call that ended like this is for a later attempt to decide.
-fn is_open(kind: Kind) -> bool {
-    match kind {
+/// True if a call that ended like this may be done by a later attempt.
+fn is_open<V: Verb>(error: &BrokerError) -> bool {
+    match error.kind() {
         Kind::Unavailable | Kind::Ambiguous | Kind::Busy | Kind::Misconfigured => true,
-        Kind::Rejected | Kind::Corrupt | Kind::Superseded => false,
+        // What is wrong is the queue's and not the outcome's, and its run is over: it waits until somebody has mended the queue.
+        Kind::Corrupt => V::STORE == Store::Journal && error.concerns_its_queue(),
+        Kind::Rejected | Kind::Superseded => false,
     }
 }
 

@@ -43,7 +43,7 @@ const LINGER_QUIET: Duration = Duration::from_millis(500);
 /// The same for an outcome, for which nobody waits but the end of the process.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a process that ends waits until what the broker has forgotten is on the disk.
+/// How long a process that ends waits until what the broker has forgotten is on the disk, and what it has taken is not.
 const CALM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How long no process of ours takes expired leases back after an outage: three beats of a worker.
@@ -105,7 +105,7 @@ pub enum OnOutage {
     /// `Ambiguous` the task may be in the broker, may even have run and be gone, and what is enqueued again may run a second
     /// time, unless it has the same id and a `once` key. After every other kind nothing was applied.
     Fail,
-    /// It waits for the broker, this long at most, and fails then, as above.
+    /// It waits for the broker, this long at most, and fails then, as above; without any time to wait, at once.
     Wait(Duration),
 }
 
@@ -265,7 +265,9 @@ impl Survivor {
     ) -> Result<Enqueued, BrokerError> {
         match on_outage {
             OnOutage::Store => self.outbox.enqueue(queue, stamp, now, tasks).await,
-            OnOutage::Fail => self.journal.enqueue(queue, stamp, now, tasks).await,
+            OnOutage::Fail | OnOutage::Wait(Duration::ZERO) => {
+                self.journal.enqueue(queue, stamp, now, tasks).await
+            }
             OnOutage::Wait(at_most) => {
                 self.enqueue_within(at_most, (queue, stamp), now, tasks).await
             }
@@ -364,6 +366,7 @@ impl Survivor {
     /// # Errors
     /// [`SpoolError`] if the spool cannot be read.
     pub async fn linger(&self, at_most: Duration) -> Result<(), SpoolError> {
+        self.spool.forgotten(at_most.min(CALM_PATIENCE)).await;
         let until = end_of(at_most);
         let (mut left, mut give_up) = (u64::MAX, until);
         loop {
@@ -382,6 +385,7 @@ impl Survivor {
     pub async fn stop(&self) {
         // What the broker has just told to be lost is known to this process alone.
         let _ = tokio::time::timeout(CALM_PATIENCE, self.ledger.calm()).await;
+        self.spool.forgotten(CALM_PATIENCE).await;
         if let Some(task) = self.draining.take() {
             // It was aborted: what it answers is that.
             let _ = task.await;

@@ -165,7 +165,8 @@ local held, is_known = {}, {}
 local first = call('ZRANGE', KEYS[3], 0, 99, 'WITHSCORES')
 for at = 2, #first, 2 do
   local fraction = tonumber(first[at]) % 1
-  if fraction ~= 0 and not is_known[fraction] then
+  -- Infinity has a fraction that is no number.
+  if fraction > 0 and not is_known[fraction] then
     is_known[fraction] = true
     held[#held + 1] = first[at]
   end

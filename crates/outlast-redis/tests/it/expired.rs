@@ -32,6 +32,11 @@ async fn leases_of_a_worker_that_is_taken_for_dead_are_taken_back_before_they_ru
     assert_eq!(place.count("ZCARD", "lease"), 2, "that of another worker, and what was extended");
     assert_eq!(place.count("ZCARD", "retry"), 2);
     assert_eq!(sweep(Recovery::Allowed, Some(dead)).await.recovered, 0);
+    // What another program has put there says nothing about anybody.
+    place.raw(&["ZADD", &place.key("lease"), "+inf", "other-1", "-inf", "other-2"]);
+    let rest = SweepBudget { moves_max: 100, recovery: Recovery::Withheld, vanished: None };
+    let later = broker.sweep(&place.queue, t(25), rest).await.expect("answered");
+    assert_eq!(later.held.map(|held| held.len()), Some(2));
 }
 
 /// A sweep looked at the first thousand leases whose second was over. Behind a thousand of a Go fleet's, which are left alone

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use outlast_core::{Broker, BrokerError, Home, Kind, Lost, QueueName, Timestamp};
 use tokio::sync::broadcast;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use super::Ledger;
 use super::doubts::{Queues, Says, says};
@@ -52,11 +52,14 @@ impl Ledger {
 
     async fn listen(self: Arc<Self>, mut events: broadcast::Receiver<Event>, mut read: i64) {
         let (mut owed, mut looked) = (Owed::default(), HashMap::new());
+        // One for all turns: however many events there are, it comes.
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let renewed = tokio::select! {
                 () = self.doubted.notified() => Vec::new(),
                 () = self.refused_long_enough() => Vec::new(),
-                () = tokio::time::sleep(LOOK_EVERY) => Vec::new(),
+                _ = look.tick() => Vec::new(),
                 event = events.recv() => match event {
                     Ok(
                         Event::EpochChanged { home, .. }

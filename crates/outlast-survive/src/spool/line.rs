@@ -315,11 +315,16 @@ fn quarantine(
     now: Timestamp,
     why: &str,
 ) -> rusqlite::Result<Dropped> {
-    conn.prepare_cached(
-        "INSERT INTO quarantine (store, queue, name, durability, stored_at, put_at, why, record)
-         SELECT store, queue, name, durability, stored_at, ?2, ?3, record FROM item WHERE id = ?1",
-    )?
-    .execute(params![item, now.as_millis(), why])?;
+    let found = conn
+        .prepare_cached(
+            "INSERT INTO quarantine (store, queue, name, durability, stored_at, put_at, why, record)
+             SELECT store, queue, name, durability, stored_at, ?2, ?3, record FROM item WHERE id = ?1",
+        )?
+        .execute(params![item, now.as_millis(), why])?;
+    if found == 0 {
+        // Somebody else was answered before.
+        return Ok(Dropped::new());
+    }
     let put = conn.last_insert_rowid();
     conn.prepare_cached("DELETE FROM item WHERE id = ?1")?.execute([item])?;
     debug_assert_eq!(put, conn.last_insert_rowid(), "a deletion changes no row id");
@@ -456,5 +461,19 @@ mod tests {
             assert_eq!((waiting.items, waiting.quarantined), (0, 100));
             assert_eq!(spool.quarantine(Store::Outbox, 1).expect("lists")[0].name, "t3");
         }
+    }
+
+    /// Whoever was answered second, with a refusal, met a room that nothing had been put into: an error, and no turn of the drain.
+    #[tokio::test]
+    async fn a_refusal_of_what_somebody_else_has_had_answered_is_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(folder.path().join("spool.db"), SpoolLimits::default());
+        let spool = spool.expect("opens");
+        let kept = spool.store(parcel(1, Some(stamp()))).await.expect("is stored");
+        let batch = kept.batch.expect("it has a stamp");
+        assert!(spool.answered(batch, NOW, Vec::new()).await.expect("is written").0);
+        let refused = vec![(kept.last, "too late".to_owned())];
+        let again = spool.answered(batch, NOW, refused).await.expect("is no error");
+        assert_eq!(again, (false, Dropped::new()));
     }
 }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use outlast_core::limits::BATCH_TASKS_MAX;
 use outlast_core::{Durability, QueueName, SessionId, Stamp, Timestamp};
 use rusqlite::{Connection, params};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 pub use error::{SpoolError, SpoolErrorKind};
 pub(crate) use line::{Dropped, PutAway};
@@ -175,6 +175,8 @@ struct Shared {
     stored: Notify,
     /// Rung when something has left.
     room: Notify,
+    /// How much that need not be there is still on its way into the file, or out of it again.
+    forgetting: watch::Sender<usize>,
 }
 
 impl std::fmt::Debug for Spool {
@@ -219,7 +221,8 @@ impl Spool {
         let reader = Mutex::new(Reader::new(open::reader(&path)?, mark));
         let (stored, room) = (Notify::new(), Notify::new());
         let (own, seen) = (Mutex::default(), Mutex::default());
-        let shared = Shared { path, broker, limits, reader, own, seen, stored, room };
+        let forgetting = watch::channel(0).0;
+        let shared = Shared { path, broker, limits, reader, own, seen, stored, room, forgetting };
         Ok(Self { writer, shared: Arc::new(shared) })
     }
 
@@ -371,6 +374,22 @@ impl Spool {
     /// Waits until this process has delivered something, or `at_most`.
     pub(crate) async fn room(&self, at_most: Duration) {
         let _ = tokio::time::timeout(at_most, self.shared.room.notified()).await;
+    }
+
+    /// Takes something out of the file that need not be there, in the background.
+    pub(crate) fn forgets(&self, what: impl Future<Output = ()> + Send + 'static) {
+        let shared = self.shared.clone();
+        shared.forgetting.send_modify(|count| *count += 1);
+        tokio::spawn(async move {
+            what.await;
+            shared.forgetting.send_modify(|count| *count -= 1);
+        });
+    }
+
+    /// Waits until that is done, or `at_most`.
+    pub(crate) async fn forgotten(&self, at_most: Duration) {
+        let mut forgetting = self.shared.forgetting.subscribe();
+        let _ = tokio::time::timeout(at_most, forgetting.wait_for(|count| *count == 0)).await;
     }
 
     /// Becomes the one process that delivers, or `None` while another one does.

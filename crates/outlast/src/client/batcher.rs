@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -39,6 +39,9 @@ pub(super) const LANES: u16 = 4;
 /// How much longer than was said a caller waits for the answer of a call that ends in that moment.
 const ANSWER_MARGIN: Duration = Duration::from_millis(100);
 
+/// How often it is looked, where there is no room, whether callers have given up.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 pub(super) type Answer = std::result::Result<Vec<EnqueueVerdict>, BrokerError>;
 
 /// What travels together: tasks of one queue whose callers want the same in an outage.
@@ -52,23 +55,32 @@ pub(super) struct Job {
     /// Of all payloads together.
     bytes: usize,
     answer: oneshot::Sender<Answer>,
-    /// It is about to leave, or has left.
-    is_sent: Arc<AtomicBool>,
+    fate: Arc<AtomicU8>,
+}
+
+/// What has become of a job: it waits, it leaves, or its caller has given it up. Whoever is first decides.
+const WAITS: u8 = 0;
+/// See [`WAITS`].
+const LEAVES: u8 = 1;
+/// See [`WAITS`].
+const GIVEN_UP: u8 = 2;
+
+fn decide(fate: &AtomicU8, what: u8) -> bool {
+    fate.compare_exchange(WAITS, what, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }
 
 impl Job {
     pub(super) fn new(line: Line, tasks: Vec<NewTask>) -> (Self, Pending) {
         let (answer, receiver) = oneshot::channel();
         let bytes = tasks.iter().map(|task| task.payload.len()).sum();
-        let (is_sent, begun) = (Arc::new(AtomicBool::new(false)), Instant::now());
-        let pending = Pending { on_outage: line.1, begun, receiver, is_sent: is_sent.clone() };
-        (Self { line, tasks, bytes, answer, is_sent }, pending)
+        let (fate, begun) = (Arc::new(AtomicU8::new(WAITS)), Instant::now());
+        let pending = Pending { on_outage: line.1, begun, receiver, fate: fate.clone() };
+        (Self { line, tasks, bytes, answer, fate }, pending)
     }
 
-    /// False for one whose caller has waited long enough: it stays here, and its caller knows that.
-    fn leaves(&self) -> bool {
-        self.is_sent.store(true, Ordering::SeqCst);
-        !(matches!(self.line.1, OnOutage::Wait(_)) && self.answer.is_closed())
+    /// True for one whose caller has waited long enough: it never leaves.
+    fn is_given_up(&self) -> bool {
+        matches!(self.line.1, OnOutage::Wait(_)) && self.answer.is_closed()
     }
 }
 
@@ -78,7 +90,7 @@ pub(super) struct Pending {
     on_outage: OnOutage,
     begun: Instant,
     receiver: oneshot::Receiver<Answer>,
-    is_sent: Arc<AtomicBool>,
+    fate: Arc<AtomicU8>,
 }
 
 impl Pending {
@@ -88,16 +100,22 @@ impl Pending {
             return self.receiver.await.map_err(|_| gone());
         };
         // The call itself knows better what has become of it, and answers at the same moment.
-        let left = at_most.saturating_add(ANSWER_MARGIN).saturating_sub(self.begun.elapsed());
+        let left = patience(at_most).saturating_sub(self.begun.elapsed());
         if let Ok(answer) = tokio::time::timeout(left, &mut self.receiver).await {
             return answer.map_err(|_| gone());
         }
-        // First, so that what has not left by now never does.
-        drop(self.receiver);
-        let kind =
-            if self.is_sent.load(Ordering::SeqCst) { Kind::Ambiguous } else { Kind::Unavailable };
-        Ok(Err(BrokerError::new(kind, "the broker was waited for behind others, and in vain")))
+        let has_stayed = decide(&self.fate, GIVEN_UP);
+        Ok(Err(in_vain(if has_stayed { Kind::Unavailable } else { Kind::Ambiguous })))
     }
+}
+
+/// How long a caller waits for its answer that waits so long for the broker.
+fn patience(at_most: Duration) -> Duration {
+    at_most.saturating_add(ANSWER_MARGIN)
+}
+
+fn in_vain(kind: Kind) -> BrokerError {
+    BrokerError::new(kind, "the broker was waited for behind others, and in vain")
 }
 
 /// The callers' half.
@@ -122,16 +140,26 @@ impl Batcher {
             Some(stamp) => self.calls.call(line, stamp, task).answer().await,
             None => {
                 let (job, answer) = Job::new(line.clone(), vec![task]);
-                self.submit(job).await?;
+                self.submit(job).await??;
                 answer.get().await?
             }
         };
         verdicts?.into_iter().next().ok_or_else(gone)
     }
 
-    pub(super) async fn submit(&self, job: Job) -> Result<()> {
+    /// Hands a job over; the broker's error if there was no room for it as long as its caller waits.
+    pub(super) async fn submit(&self, job: Job) -> Result<std::result::Result<(), BrokerError>> {
         let gone = |_| Error::stopped("the client's runtime has been shut down");
-        self.jobs.send(job).await.map_err(gone)
+        let on_outage = job.line.1;
+        let handing = self.jobs.send(job);
+        let handed = match on_outage {
+            OnOutage::Wait(at_most) => tokio::time::timeout(patience(at_most), handing).await,
+            _ => Ok(handing.await),
+        };
+        match handed {
+            Ok(handed) => handed.map(Ok).map_err(gone),
+            Err(_) => Ok(Err(in_vain(Kind::Unavailable))),
+        }
     }
 }
 
@@ -168,6 +196,9 @@ impl Loop {
     async fn run(mut self) {
         let mut open = true;
         while open || !self.under_way.is_empty() || !self.waiting.is_empty() {
+            if !self.has_room() {
+                self.let_go();
+            }
             let room = open && self.has_room();
             tokio::select! {
                 biased;
@@ -177,6 +208,7 @@ impl Loop {
                     None => open = false,
                 },
                 () = self.calls.landed(), if !self.waiting.is_empty() => {}
+                () = tokio::time::sleep(LOOK_EVERY), if open && !room => {}
             }
             if self.calls.is_crowded() {
                 // Callers who were answered together are ready to run together: they hand over what they have first.
@@ -185,6 +217,21 @@ impl Loop {
             self.take_ready();
             self.send_ready();
         }
+    }
+
+    /// Makes room by what nobody waits for any more.
+    fn let_go(&mut self) {
+        for jobs in self.waiting.values_mut() {
+            jobs.retain(|job| {
+                let stays = !job.is_given_up();
+                if !stays {
+                    self.tasks_waiting -= job.tasks.len();
+                    self.bytes_waiting -= job.bytes;
+                }
+                stays
+            });
+        }
+        self.waiting.retain(|_, jobs| !jobs.is_empty());
     }
 
     fn has_room(&self) -> bool {
@@ -278,7 +325,7 @@ fn fill(jobs: &mut VecDeque<Job>) -> Batch {
         let Some(mut job) = jobs.pop_front() else { break };
         batch.taken_tasks += job.tasks.len();
         batch.taken_bytes += job.bytes;
-        if !job.leaves() {
+        if job.is_given_up() || !decide(&job.fate, LEAVES) {
             continue;
         }
         batch.bytes += job.bytes;

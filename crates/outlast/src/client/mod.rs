@@ -142,14 +142,16 @@ impl Client {
         now: Timestamp,
         receipts: &mut [Option<Receipt>],
     ) -> Result<()> {
-        let mut waiting = Vec::with_capacity(parts.len());
+        let (mut waiting, mut failed) = (Vec::with_capacity(parts.len()), None);
         for part in parts {
             let shown: Vec<Shown> = part.tasks.iter().map(|task| Shown::of(task, now)).collect();
             let (job, answer) = Job::new(part.line.clone(), part.tasks);
-            self.batchers.of(part.line.1).submit(job).await?;
+            if let Err(error) = self.batchers.of(part.line.1).submit(job).await? {
+                failed.get_or_insert(Error::from(error));
+                continue;
+            }
             waiting.push((part.line.0, part.places, shown, answer));
         }
-        let mut failed = None;
         for (queue, places, shown, answer) in waiting {
             let verdicts = match answer.get().await? {
                 Ok(verdicts) => verdicts,

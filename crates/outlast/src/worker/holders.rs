@@ -1,6 +1,6 @@
 //! Which other workers have stopped extending their leases? One that lives extends all of them every five seconds, or four times in
-//! their length; what is left of the earliest then is nearly the whole. Where it has shrunk to two fifths its worker is dead, or cut off:
-//! what it was doing need not wait until nothing is left (design §5: a wrong guess is fenced).
+//! their length. Where the earliest end has stood still for three fifths of that its worker is dead, or cut off: what it was doing need
+//! not wait until nothing is left (design §5: a wrong guess is fenced).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,6 +23,8 @@ struct Holder {
     until: Timestamp,
     /// The most that was ever left of it: about the length of its leases.
     most: Duration,
+    /// Since when its end is the same, by a clock that nobody sets: what is left of it may be wrong after a step of another one.
+    same_since: Instant,
     /// Since when it has been found to be overdue.
     overdue_since: Option<Instant>,
 }
@@ -37,11 +39,13 @@ impl Holders {
                 continue;
             }
             let left = until.since(now);
-            let fresh = Holder { until, most: left, overdue_since: None };
+            let fresh = Holder { until, most: left, same_since: at, overdue_since: None };
             let holder = self.0.entry(token).or_insert(fresh);
-            holder.most = holder.most.max(left);
-            let is_overdue = holder.until == until && 5 * left < 2 * holder.most;
-            holder.until = until;
+            if holder.until != until {
+                (holder.until, holder.same_since) = (until, at);
+                holder.most = holder.most.max(left);
+            }
+            let is_overdue = 5 * at.duration_since(holder.same_since) >= 3 * holder.most;
             holder.overdue_since = is_overdue.then(|| holder.overdue_since.unwrap_or(at));
         }
     }
@@ -99,12 +103,24 @@ mod tests {
     }
 
     #[test]
-    fn one_that_stopped_is_when_two_fifths_are_left_and_that_was_seen_for_a_while() {
+    fn one_that_stopped_is_after_three_fifths_of_its_lease_and_that_was_seen_for_a_while() {
         let mut world = World::new();
         let gone: Vec<i64> =
             (0..LEASE).filter(|second| world.sweep(*second, &[(1, LEASE)]).is_some()).collect();
-        assert_eq!(gone.first(), Some(&21), "beyond 18, and two seconds later");
+        assert_eq!(gone.first(), Some(&20), "18, and two seconds later");
         assert_eq!(world.sweep(LEASE, &[(1, 2 * LEASE)]), None, "it was alive");
+    }
+
+    /// What was left was compared with what had been left before the clock of a worker was set back: it was taken for dead every five
+    /// seconds.
+    #[test]
+    fn a_worker_whose_clock_is_set_and_which_extends_is_not_taken_for_dead() {
+        let mut world = World::new();
+        for second in 0..120 {
+            let (extended, behind) = (second - second % 5, if second < 30 { 0 } else { 22 });
+            let held = world.sweep(second, &[(1, extended + LEASE - behind)]);
+            assert_eq!(held, None, "{second}");
+        }
     }
 
     #[test]
@@ -119,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn who_begins_to_watch_late_waits_for_two_fifths_of_what_it_saw() {
+    fn who_begins_to_watch_late_waits_for_three_fifths_of_what_it_saw() {
         let mut world = World::new();
         let gone: Vec<i64> =
             (18..LEASE).filter(|second| world.sweep(*second, &[(1, LEASE)]).is_some()).collect();

@@ -129,6 +129,31 @@ async fn those_who_wait_for_the_broker_hold_up_nobody_who_does_not() {
     }
 }
 
+/// Callers who had given up kept their places in the line, which was full of them: those of all other queues waited for ever.
+#[tokio::test]
+async fn callers_who_have_given_up_leave_room_for_others() {
+    let world = World::new().await;
+    world.down();
+    let (long, briefly) = (Duration::from_secs(600), Duration::from_millis(300));
+    let request = |wait| TaskRequest::raw("t", "").on_outage(OnOutage::Wait(wait));
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let client = world.client.clone();
+        waiting.spawn(async move { client.enqueue(request(long)).await.map(|_| ()) });
+        tokio::task::yield_now().await;
+    }
+    let many = || (0..6000).map(|_| request(briefly).fresh_id()).collect::<Vec<_>>();
+    for _ in ["they fill the line", "and there is room again"] {
+        let error = soon("they have waited", world.client.enqueue_all(many())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Broker(Kind::Unavailable));
+    }
+    world.faults.heal();
+    while let Some(end) = soon("the broker's return", waiting.join_next()).await {
+        end.unwrap().unwrap();
+    }
+    assert_eq!(world.pending().await, 8);
+}
+
 /// Runs what is there, and says how much that was.
 async fn runs(world: &World) -> u32 {
     let runs = Arc::new(AtomicU32::new(0));
