@@ -290,7 +290,14 @@ impl Survivor {
             let error = match attempt.await {
                 Ok(Ok(enqueued)) => return Ok(enqueued),
                 Ok(Err(error)) => error,
-                Err(_) => BrokerError::new(Kind::Ambiguous, "the broker did not answer in time"),
+                Err(_) => {
+                    let what = format!(
+                        "broker {} did not answer for queue {queue} within the {} to be waited",
+                        self.breaker.home(queue).0,
+                        outlast_core::duration::format(at_most)
+                    );
+                    BrokerError::new(Kind::Ambiguous, what)
+                }
             };
             is_open |= error.kind() == Kind::Ambiguous;
             let is_final = match error.kind() {

@@ -35,9 +35,15 @@ pub(super) struct Tidings {
 impl Tidings {
     pub(super) fn add(&mut self, loss: Loss, by: Teller) {
         let is_known = |tiding: &Tiding| tiding.loss == loss && tiding.by == by;
-        if self.waiting.len() < TIDINGS_MAX && !self.waiting.iter().any(is_known) {
-            self.waiting.push_back(Tiding { loss, by });
+        if self.waiting.iter().any(is_known) {
+            return;
         }
+        if self.waiting.len() >= TIDINGS_MAX {
+            let (queue, waiting) = (&loss.queue, TIDINGS_MAX);
+            tracing::error!(%queue, waiting, "too many losses wait to be made good: this lane will be asked");
+            return;
+        }
+        self.waiting.push_back(Tiding { loss, by });
     }
 
     /// The next one, which is made good from now on.

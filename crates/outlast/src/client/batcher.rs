@@ -74,7 +74,8 @@ impl Job {
         let (answer, receiver) = oneshot::channel();
         let bytes = tasks.iter().map(|task| task.payload.len()).sum();
         let (fate, begun) = (Arc::new(AtomicU8::new(WAITS)), Instant::now());
-        let pending = Pending { on_outage: line.1, begun, receiver, fate: fate.clone() };
+        let (wait, fate_seen) = (wait_of(&line), fate.clone());
+        let pending = Pending { wait, begun, receiver, fate: fate_seen };
         (Self { line, tasks, bytes, answer, fate }, pending)
     }
 
@@ -87,7 +88,8 @@ impl Job {
 /// The answer to a job, to come.
 #[derive(Debug)]
 pub(super) struct Pending {
-    on_outage: OnOutage,
+    /// How long its caller waits for the broker, if it does.
+    wait: Option<(QueueName, Duration)>,
     begun: Instant,
     receiver: oneshot::Receiver<Answer>,
     fate: Arc<AtomicU8>,
@@ -96,7 +98,7 @@ pub(super) struct Pending {
 impl Pending {
     /// Whoever waits for the broker waits no longer than was said, also where others wait before.
     pub(super) async fn get(mut self) -> Result<Answer> {
-        let OnOutage::Wait(at_most) = self.on_outage else {
+        let Some((queue, at_most)) = self.wait else {
             return self.receiver.await.map_err(|_| gone());
         };
         // The call itself knows better what has become of it, and answers at the same moment.
@@ -105,7 +107,16 @@ impl Pending {
             return answer.map_err(|_| gone());
         }
         let has_stayed = decide(&self.fate, GIVEN_UP);
-        Ok(Err(in_vain(if has_stayed { Kind::Unavailable } else { Kind::Ambiguous })))
+        let kind = if has_stayed { Kind::Unavailable } else { Kind::Ambiguous };
+        Ok(Err(in_vain(kind, &queue, at_most)))
+    }
+}
+
+/// The queue of a line whose callers wait for the broker, and how long they do.
+fn wait_of((queue, on_outage): &Line) -> Option<(QueueName, Duration)> {
+    match on_outage {
+        OnOutage::Wait(at_most) => Some((queue.clone(), *at_most)),
+        _ => None,
     }
 }
 
@@ -114,8 +125,10 @@ fn patience(at_most: Duration) -> Duration {
     at_most.saturating_add(ANSWER_MARGIN)
 }
 
-fn in_vain(kind: Kind) -> BrokerError {
-    BrokerError::new(kind, "the broker was waited for behind others, and in vain")
+fn in_vain(kind: Kind, queue: &QueueName, at_most: Duration) -> BrokerError {
+    let waited = outlast_core::duration::format(at_most);
+    let what = format!("queue {queue}: waited {waited} behind others for the broker, in vain");
+    BrokerError::new(kind, what)
 }
 
 /// The callers' half.
@@ -150,15 +163,12 @@ impl Batcher {
     /// Hands a job over; the broker's error if there was no room for it as long as its caller waits.
     pub(super) async fn submit(&self, job: Job) -> Result<std::result::Result<(), BrokerError>> {
         let gone = |_| Error::stopped("the client's runtime has been shut down");
-        let on_outage = job.line.1;
-        let handing = self.jobs.send(job);
-        let handed = match on_outage {
-            OnOutage::Wait(at_most) => tokio::time::timeout(patience(at_most), handing).await,
-            _ => Ok(handing.await),
+        let Some((queue, at_most)) = wait_of(&job.line) else {
+            return self.jobs.send(job).await.map(Ok).map_err(gone);
         };
-        match handed {
+        match tokio::time::timeout(patience(at_most), self.jobs.send(job)).await {
             Ok(handed) => handed.map(Ok).map_err(gone),
-            Err(_) => Ok(Err(in_vain(Kind::Unavailable))),
+            Err(_) => Ok(Err(in_vain(Kind::Unavailable, &queue, at_most))),
         }
     }
 }
