@@ -161,7 +161,12 @@ impl Keeper {
     ) -> Result<Offered<V>, BrokerError> {
         let (keeper, kept_offer) = (self.clone(), offer.clone());
         // In a task of its own: what goes to the disk cannot be called back.
-        let keeping = async move { keeper.keep::<V>(&kept_offer, Some(kept_offer.stamp)).await };
+        let keeping = async move {
+            let kept = keeper.keep::<V>(&kept_offer, Some(kept_offer.stamp)).await?;
+            // In the same breath, before the drain wakes: it leaves the batch to this call.
+            let own = kept.batch.map(|batch| keeper.spool.own(batch));
+            Ok((kept, own))
+        };
         let mut keeping = tokio::spawn(keeping);
         let answer = tokio::select! {
             biased;
@@ -171,7 +176,8 @@ impl Keeper {
         match answer {
             Err(error) if is_open::<V>(&error) => {
                 let kept = stored(keeping.await);
-                kept.map(Offered::Kept).map_err(|spool| not_stored::<V>(error, spool))
+                kept.map(|(kept, _)| Offered::Kept(kept))
+                    .map_err(|spool| not_stored::<V>(error, spool))
             }
             answer => {
                 let count = if answer.is_ok() { offer.items.len() } else { 0 };
@@ -186,12 +192,11 @@ impl Keeper {
         &self,
         offer: Offer<V>,
         call: Call<V>,
-        kept: Result<Kept, SpoolError>,
+        kept: Result<(Kept, Option<Own>), SpoolError>,
     ) -> Result<Offered<V>, BrokerError> {
         match kept {
-            Ok(kept) => {
-                if let Some(batch) = kept.batch {
-                    let own = self.spool.own(batch);
+            Ok((kept, own)) => {
+                if let (Some(batch), Some(own)) = (kept.batch, own) {
                     tokio::spawn(self.clone().follow::<V>(offer, batch, call, own));
                 }
                 Ok(Offered::Kept(kept))
@@ -208,9 +213,9 @@ impl Keeper {
     async fn forget<V: Verb>(
         self,
         (now, count): (Timestamp, usize),
-        keeping: JoinHandle<Result<Kept, SpoolError>>,
+        keeping: JoinHandle<Result<(Kept, Option<Own>), SpoolError>>,
     ) {
-        let Ok(Kept { batch: Some(batch), .. }) = stored(keeping.await) else { return };
+        let Ok((Kept { batch: Some(batch), .. }, _own)) = stored(keeping.await) else { return };
         let delivered = match V::STORE {
             Store::Outbox => Counter::Delivered,
             Store::Journal => Counter::Applied,
@@ -310,7 +315,7 @@ fn is_open<V: Verb>(error: &BrokerError) -> bool {
 }
 
 /// What became of a task that stores.
-fn stored(kept: Result<Result<Kept, SpoolError>, JoinError>) -> Result<Kept, SpoolError> {
+fn stored<T>(kept: Result<Result<T, SpoolError>, JoinError>) -> Result<T, SpoolError> {
     kept.unwrap_or_else(|error| Err(SpoolError::closed().caused_by(error)))
 }
 
